@@ -1,0 +1,60 @@
+// load: settings from TOML, conf.d, environment and --set; every fault in one go.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "config/base/result.h"
+#include "config/settings.h"
+
+namespace signal_agent {
+
+struct ConfigFault {
+  enum class Severity { kError, kWarning };  // a secret that cannot be read here is a warning
+  Severity severity = Severity::kError;
+  std::string where;    // file:line:column, "environment SIGNAL_AGENT_X", or "--set x"
+  std::string key;      // intake.max_body_bytes
+  std::string message;  // the value, what is allowed, the nearest known name
+  std::string text() const;
+};
+
+/// One effective setting with its source, secrets already ***.
+struct ShownSetting {
+  std::string key;
+  std::string value;   // TOML notation
+  std::string source;  // "default", "conf.d/20-site.toml:14:1", "environment ...", "--set"
+};
+
+struct LoadOptions {
+  std::filesystem::path file = "/etc/signal-agent/agent.toml";
+  bool file_required = true;  // false: a missing file means defaults
+  std::vector<std::pair<std::string, std::string>> set;       // --set key=value
+  std::map<std::string, std::string> environment;             // the process's, or a test's
+};
+
+struct LoadedSettings {
+  Settings settings;
+  std::vector<ConfigFault> faults;   // any kError: settings must not be used
+  std::vector<ShownSetting> shown;   // every knob, in the order of the manual
+  std::vector<std::filesystem::path> files;         // read, in order
+  std::vector<std::filesystem::path> secret_files;  // watched for changes
+  bool usable() const;
+};
+
+/// Never fails as a whole: what is wrong stands in `faults`.
+LoadedSettings load_settings(const LoadOptions& options);
+
+/// The process's environment as a map.
+std::map<std::string, std::string> process_environment();
+
+/// "10GiB", "1500ms", "7d": shared with the command line and the API.
+Result<std::uint64_t> parse_size(std::string_view text);
+Result<std::chrono::milliseconds> parse_duration(std::string_view text);
+Result<ListenAddress> parse_listen_address(std::string_view text);
+
+}  // namespace signal_agent
