@@ -67,7 +67,8 @@ class Control {
   virtual Result<spool::Seq> test_event(const std::string& id) = 0;
 
   virtual spool::Spool* spool() const = 0;  // null while not open
-  virtual forward::Forwarder* forwarder(const std::string& id) const = 0;
+  /// Null when the integration is unknown, disabled or orphaned, or the spool is not open.
+  virtual std::shared_ptr<forward::Forwarder> forwarder(const std::string& id) const = 0;
   virtual LiveFeed& live() = 0;
   virtual const Settings& settings() const = 0;
   virtual Result<void> reload() = 0;
