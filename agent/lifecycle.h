@@ -1,0 +1,44 @@
+// Lifecycle: what the agent and its operating system say to each other: signals, readiness and
+// watchdog (systemd's notify protocol), and the fresh process image after a spool failure.
+// Used by the main thread only.
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/base/result.h"
+
+namespace signal_agent::lifecycle {
+
+/// Blocks SIGTERM, SIGINT and SIGHUP in this thread and all it starts, so that wait_signal() alone
+/// sees them; ignores SIGPIPE. Call before the first thread.
+void block_signals();
+
+/// The next blocked signal, or none when the time is up.
+std::optional<int> wait_signal(std::chrono::milliseconds wait);
+
+/// systemd's notify protocol; every call is a no-op outside systemd.
+void notify_ready();
+void notify_reloading();
+void notify_stopping(std::chrono::milliseconds at_most);
+void notify_status(const std::string& text);
+void notify_watchdog();
+/// How often notify_watchdog() is due (half of WatchdogSec), or none without a watchdog.
+std::optional<std::chrono::milliseconds> watchdog_interval();
+
+/// Listening sockets given by systemd or left by a predecessor image.
+std::vector<int> inherited_fds();
+
+/// How often in a row this process has re-executed itself; 0 in the first image.
+int reexec_attempt();
+/// 1 s, 2 s, 4 s ... 60 s.
+std::chrono::milliseconds reexec_backoff(int attempt);
+
+/// Replaces the process image by the same program with the same arguments and pid, keeping `fds`
+/// open. Returns only on failure. Nothing is flushed and no destructor runs: kill -9 is always safe
+/// here, and a RocksDB that saw an I/O error must not be destroyed.
+Error reexec(const std::vector<int>& fds, int attempt);
+
+}  // namespace signal_agent::lifecycle
