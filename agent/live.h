@@ -3,9 +3,11 @@
 // behind is told how many it missed. Thread-safe.
 #pragma once
 
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "config/base/mutex.h"
@@ -26,15 +28,15 @@ struct LiveEvent {
   std::uint32_t latency_ms = 0;  // accepted to acked
   std::string type;              // track ...
   std::string name;
-  std::string code;              // failed, buried
+  std::string code;  // failed, buried
 };
 
 class LiveFeed {
  public:
-  explicit LiveFeed(std::size_t capacity = 4096) : capacity_(capacity) {}
+  explicit LiveFeed(std::size_t capacity = 4096);
 
   /// True while somebody watches: publishers skip the work of describing events otherwise.
-  bool watched() const;
+  bool watched() const { return watchers_.load(std::memory_order_relaxed) > 0; }
   void add_watcher();
   void remove_watcher();
 
@@ -51,10 +53,10 @@ class LiveFeed {
 
  private:
   const std::size_t capacity_;
+  std::atomic<int> watchers_{0};
   mutable Mutex mutex_;
-  std::vector<LiveEvent> ring_ GUARDED_BY(mutex_);
+  std::vector<LiveEvent> ring_ GUARDED_BY(mutex_);  // event `id` lies at (id - 1) % capacity_
   std::uint64_t next_id_ GUARDED_BY(mutex_) = 1;
-  int watchers_ GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace signal_agent

@@ -15,8 +15,8 @@ namespace signal_agent::http {
 
 struct Peer {
   bool unix_socket = false;
-  std::string address;     // "127.0.0.1:51234", or "unix:uid=1000,pid=77"
-  std::uint32_t uid = 0;   // Unix sockets: SO_PEERCRED
+  std::string address;    // "127.0.0.1:51234", or "unix:uid=1000,pid=77"
+  std::uint32_t uid = 0;  // Unix sockets: SO_PEERCRED
   bool loopback = false;
 };
 
@@ -26,8 +26,8 @@ struct Request {
   std::string path;    // decoded, without query; never contains "..", NUL or an empty segment
   std::string query;   // raw, without '?'
   std::vector<std::pair<std::string, std::string>> headers;
-  std::string body;    // raw as sent (chunks joined, still compressed); kBodySlack spare bytes of
-                       // capacity lie behind it, so that simdjson need not copy
+  std::string body;  // raw as sent (chunks joined, still compressed); kBodySlack spare bytes of
+                     // capacity lie behind it, so that simdjson need not copy
   std::map<std::string, std::string, std::less<>> params;  // {name} segments of the route
   Peer peer;
   std::shared_ptr<void> budget;  // gives the body's bytes back to the buffered-bytes limit
@@ -49,6 +49,20 @@ struct Response {
 
 /// {"error":{"code":"...","message":"..."}}
 Response error_response(int status, std::string_view code, std::string_view message);
+
+/// Appends `text` as a JSON string, quotes included; bytes that are not UTF-8 become U+FFFD.
+void append_json_string(std::string& out, std::string_view text);
+
+/// Case-insensitive comparison of ASCII, as header names and scheme names want it.
+bool equal_ignoring_case(std::string_view a, std::string_view b);
+
+/// %XX decoded; `+` as a space too when `plus_is_space`. None when a % is not followed by two hex
+/// digits.
+std::optional<std::string> percent_decode(std::string_view text, bool plus_is_space = false);
+
+/// The request target as a clean path: percent-decoded, one trailing slash off. None when it is not
+/// a path or holds ".", "..", NUL, an encoded slash or an empty segment.
+std::optional<std::string> clean_path(std::string_view raw_path);
 
 /// An answer that goes on: Server-Sent Events. Bounded: what the client does not take is refused,
 /// never queued without end. Any thread.
@@ -75,13 +89,15 @@ class Responder {
   Responder() = default;
   explicit Responder(std::shared_ptr<Sink> sink) : sink_(std::move(sink)) {}
   Responder(Responder&&) noexcept = default;
-  Responder& operator=(Responder&&) noexcept = default;
+  Responder& operator=(Responder&& other) noexcept;
   ~Responder();
 
   void send(Response response);
   std::shared_ptr<Stream> open_stream(Response head, std::size_t max_waiting_bytes);
 
  private:
+  void answer_if_forgotten() noexcept;
+
   std::shared_ptr<Sink> sink_;
 };
 
@@ -98,7 +114,8 @@ struct RouteOptions {
 /// Maps method and path to a handler. Filled before the server starts, then read-only.
 class Router {
  public:
-  /// `path` may hold {name} segments, and end in "/*" for everything below.
+  /// `path` may hold {name} segments, and end in "/*" for everything below. The first fitting route
+  /// wins. HEAD is answered by GET's handler without its body.
   void add(std::string_view method, std::string_view path, Handler handler,
            RouteOptions options = {});
   /// Runs before every route's own check (host, token, rate limit).
@@ -116,10 +133,12 @@ class Router {
  private:
   struct Route {
     std::string method;
-    std::vector<std::string> segments;
+    std::vector<std::string> segments;  // "{name}" binds, "*" at the end takes the rest
     Handler handler;
     RouteOptions options;
   };
+  static bool fits(const Route& route, std::string_view path, Match* match);
+
   std::vector<Route> routes_;
   HeadCheck check_;
 };
