@@ -97,6 +97,7 @@ struct EventView {
   bool has_name = false;
   std::string_view name;
   std::string_view value;
+  std::string_view encoded;  // all of it as it lies in the spool: DeadLetter::encoded takes a copy
 };
 
 /// What Spool::read brings: events in order, and what could not be read on the way.

@@ -153,8 +153,9 @@ class Spool {
   /// kOverloaded, kShuttingDown (nothing stored), kFailed (fate unknown; its ids are unknown too).
   void append(AppendBatch batch, AppendDone done);
 
-  /// On success the change is on disk. After an error it may or may not be; its deltas are not in
-  /// the books of this process.
+  /// On success the change is on disk. kFull: the dead letters reached their bound and hold; nothing
+  /// of this settlement was written. After any other error it may or may not be; its deltas are not
+  /// in the books of this process. Completions come in the order of the calls.
   void settle(CursorId cursor, Settlement settlement, Urgency urgency, Done done);
 
   /// Durable wish of an operator; the forwarder finds the entries by DeadQuery::replaying.
@@ -193,7 +194,8 @@ class Spool {
   // --- flow ------------------------------------------------------------------------------------
 
   /// What in-flight means to drop_oldest: sequences up to `sent` may be in the library of this
-  /// integration and are not touched. Cheap; any thread.
+  /// integration and are not touched; what was dropped before stands in CursorState::settled when
+  /// this returns. May go back. Cheap; any thread.
   void set_sent(CursorId cursor, Seq sent);
 
   /// Called on the committer thread after each commit that stored events, with the new durable end.
