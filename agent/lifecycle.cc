@@ -18,7 +18,8 @@
 namespace signal_agent::lifecycle {
 namespace {
 
-constexpr const char* kInheritedFds = "SIGNAL_AGENT_REEXEC_FDS";
+constexpr const char* kIntakeFds = "SIGNAL_AGENT_REEXEC_INTAKE_FDS";
+constexpr const char* kAdminFds = "SIGNAL_AGENT_REEXEC_ADMIN_FDS";
 constexpr const char* kAttempt = "SIGNAL_AGENT_REEXEC_ATTEMPT";
 
 sigset_t handled_signals() {
@@ -33,6 +34,29 @@ std::vector<std::string> own_arguments() {
   std::vector<std::string> arguments;
   for (std::string argument; std::getline(file, argument, '\0');) arguments.push_back(argument);
   return arguments;
+}
+
+std::vector<int> parse_fds(std::string_view list) {
+  std::vector<int> fds;
+  while (!list.empty()) {
+    int fd = -1;
+    const auto [end, error] = std::from_chars(list.data(), list.data() + list.size(), fd);
+    if (error != std::errc{}) break;
+    fds.push_back(fd);
+    list.remove_prefix(static_cast<std::size_t>(end - list.data()));
+    if (!list.empty()) list.remove_prefix(1);
+  }
+  return fds;
+}
+
+/// Marks them to survive the exec and names them for the successor.
+void leave_fds(const char* variable, const std::vector<int>& fds) {
+  std::string list;
+  for (const int fd : fds) {
+    fcntl(fd, F_SETFD, 0);
+    list += (list.empty() ? "" : ",") + std::to_string(fd);
+  }
+  setenv(variable, list.c_str(), 1);
 }
 
 /// The program's path; after an upgrade the kernel says "(deleted)" and the new file is meant.
@@ -88,22 +112,21 @@ std::optional<std::chrono::milliseconds> watchdog_interval() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::microseconds(us)) / 2;
 }
 
-std::vector<int> inherited_fds() {
-  std::vector<int> fds;
-  const int from_systemd = sd_listen_fds(0);
-  for (int i = 0; i < from_systemd; ++i) fds.push_back(SD_LISTEN_FDS_START + i);
-  if (const char* text = std::getenv(kInheritedFds)) {
-    std::string_view rest(text);
-    while (!rest.empty()) {
-      int fd = -1;
-      const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), fd);
-      if (error != std::errc{}) break;
-      if (std::ranges::find(fds, fd) == fds.end()) fds.push_back(fd);
-      rest.remove_prefix(static_cast<std::size_t>(end - rest.data()));
-      if (!rest.empty()) rest.remove_prefix(1);
-    }
+ListeningFds inherited_fds() {
+  ListeningFds fds;
+  char** names = nullptr;
+  const int from_systemd = sd_listen_fds_with_names(0, &names);
+  for (int i = 0; i < from_systemd; ++i) {
+    const bool admin = std::string_view(names[i]) == "admin";
+    (admin ? fds.admin : fds.intake).push_back(SD_LISTEN_FDS_START + i);
+    std::free(names[i]);
   }
-  for (const int fd : fds) fcntl(fd, F_SETFD, FD_CLOEXEC);
+  std::free(names);
+  if (const char* list = std::getenv(kIntakeFds)) fds.intake = parse_fds(list);
+  if (const char* list = std::getenv(kAdminFds)) fds.admin = parse_fds(list);
+  for (const std::vector<int>* group : {&fds.intake, &fds.admin}) {
+    for (const int fd : *group) fcntl(fd, F_SETFD, FD_CLOEXEC);
+  }
   return fds;
 }
 
@@ -118,14 +141,9 @@ std::chrono::milliseconds reexec_backoff(int attempt) {
                   std::chrono::milliseconds(60'000));
 }
 
-Error reexec(const std::vector<int>& fds, int attempt) {
-  std::string list;
-  for (const int fd : fds) {
-    fcntl(fd, F_SETFD, 0);
-    if (!list.empty()) list += ',';
-    list += std::to_string(fd);
-  }
-  setenv(kInheritedFds, list.c_str(), 1);
+Error reexec(const ListeningFds& fds, int attempt) {
+  leave_fds(kIntakeFds, fds.intake);
+  leave_fds(kAdminFds, fds.admin);
   setenv(kAttempt, std::to_string(attempt).c_str(), 1);
   std::vector<std::string> arguments = own_arguments();
   std::vector<char*> pointers;

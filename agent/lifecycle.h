@@ -28,8 +28,13 @@ void notify_watchdog();
 /// How often notify_watchdog() is due (half of WatchdogSec), or none without a watchdog.
 std::optional<std::chrono::milliseconds> watchdog_interval();
 
-/// Listening sockets given by systemd or left by a predecessor image.
-std::vector<int> inherited_fds();
+/// Listening sockets given by systemd (FileDescriptorName= says whose, intake unless "admin") or left
+/// by a predecessor image.
+struct ListeningFds {
+  std::vector<int> intake;
+  std::vector<int> admin;
+};
+ListeningFds inherited_fds();
 
 /// How often in a row this process has re-executed itself; 0 in the first image.
 int reexec_attempt();
@@ -39,6 +44,6 @@ std::chrono::milliseconds reexec_backoff(int attempt);
 /// Replaces the process image by the same program with the same arguments and pid, keeping `fds`
 /// open. Returns only on failure. Nothing is flushed and no destructor runs: kill -9 is always safe
 /// here, and a RocksDB that saw an I/O error must not be destroyed.
-Error reexec(const std::vector<int>& fds, int attempt);
+Error reexec(const ListeningFds& fds, int attempt);
 
 }  // namespace signal_agent::lifecycle

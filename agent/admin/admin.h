@@ -16,7 +16,7 @@
 #include <memory>
 #include <vector>
 
-#include "agent/agent.h"
+#include "agent/control.h"
 #include "agent/http/http.h"
 #include "config/base/clock.h"
 #include "config/settings.h"

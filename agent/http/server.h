@@ -59,7 +59,8 @@ class Server {
     ServerLimits limits;
     std::shared_ptr<BodyBudget> budget;
     std::vector<int> inherited_fds;  // listening sockets of a predecessor or of systemd, matched by
-                                     // address; those that match nothing are closed
+                                     // address (a configured port 0 matches any port of that host);
+                                     // those that match nothing are closed
     std::uint32_t unix_socket_mode = 0660;
   };
 

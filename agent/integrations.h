@@ -1,0 +1,93 @@
+// Integrations: the installed destinations as running things: one cursor in the spool and, while
+// enabled, one forwarder each. Those of the configuration file and those of the API live side by
+// side; a cursor whose name is gone from the file stays as an orphan until an operator removes it.
+//
+// Thread-safe. Changes block on disk and network and are taken one after another; questions are
+// answered at once, also while a change is under way.
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "agent/control.h"
+#include "agent/forward/forwarder.h"
+#include "config/base/mutex.h"
+#include "config/base/result.h"
+#include "config/integration_store.h"
+#include "config/settings.h"
+#include "kafka/producer.h"
+#include "spool/spool.h"
+
+namespace signal_agent {
+
+class Integrations {
+ public:
+  struct Options {
+    DeliverySettings delivery;
+    std::optional<std::chrono::milliseconds> max_age;
+    std::uint64_t max_event_bytes = 0;
+    kafka::ProducerFactory producers;
+    Clock* clock = &system_clock();
+  };
+
+  /// `live` outlives this; `store` may be null (nothing is installed through the API then).
+  Integrations(Options options, IntegrationStore* store, LiveFeed& live);
+  ~Integrations();
+
+  /// Takes up the file's integrations before there is a spool, so that they can be shown.
+  void set_file_integrations(std::vector<Integration> integrations);
+
+  /// The spool is open: attaches every cursor, finishes removals a crash cut short, starts the
+  /// forwarders. Those first seen here while the spool has no cursor at all start at the oldest
+  /// event, others at the end.
+  Result<void> open(spool::Spool& spool);
+
+  /// A reload: new, changed and vanished integrations of the file, new delivery settings.
+  Result<void> reload(const Settings& settings);
+
+  // Control's orders; see there. All need an open spool (kFailed otherwise).
+  Result<Integration> install(Integration integration);
+  Result<Integration> update(const Integration& changed);
+  Result<void> set_enabled(const std::string& id, bool enabled);
+  Result<void> set_paused(const std::string& id, bool paused);
+  Result<void> remove(const std::string& id, std::optional<std::uint64_t> confirm);
+  Result<spool::Seq> test_event(const std::string& id);
+
+  /// Every integration and orphan; `cursors` is of the same snapshot as the caller's other figures.
+  std::vector<IntegrationView> views(const std::vector<spool::CursorState>& cursors) const;
+  std::shared_ptr<forward::Forwarder> forwarder(const std::string& id) const;
+  std::vector<std::shared_ptr<forward::Forwarder>> forwarders() const;
+
+  /// Stops all forwarders side by side. True when nothing was left in flight.
+  bool stop(std::chrono::milliseconds deadline);
+
+ private:
+  struct Running {
+    Integration integration;
+    spool::CursorId cursor = 0;
+    std::shared_ptr<forward::Forwarder> forwarder;  // null: disabled, or the spool is not open
+  };
+
+  Result<void> attach(Running& running, bool first_of_all) EXCLUDES(mutex_);
+  void start_forwarder(Running& running) EXCLUDES(mutex_);
+  std::optional<Running> find(const std::string& id) const EXCLUDES(mutex_);
+  void put(Running running) EXCLUDES(mutex_);
+  Result<Running> writable(const std::string& id) const EXCLUDES(mutex_);
+
+  Options options_;
+  IntegrationStore* const store_;
+  LiveFeed& live_;
+  std::shared_ptr<forward::WindowBudget> budget_;
+
+  Mutex changing_;  // one change at a time; the only lock held while mutex_ is taken
+  spool::Spool* spool_ = nullptr;  // set once by open()
+
+  mutable Mutex mutex_;
+  std::map<std::string, Running> running_ GUARDED_BY(mutex_);  // by id
+};
+
+}  // namespace signal_agent
