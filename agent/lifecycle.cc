@@ -18,9 +18,10 @@
 namespace signal_agent::lifecycle {
 namespace {
 
-constexpr const char* kIntakeFds = "SIGNAL_AGENT_REEXEC_INTAKE_FDS";
-constexpr const char* kAdminFds = "SIGNAL_AGENT_REEXEC_ADMIN_FDS";
-constexpr const char* kAttempt = "SIGNAL_AGENT_REEXEC_ATTEMPT";
+// The double underscore keeps them apart from the settings of the environment.
+constexpr const char* kIntakeFds = "SIGNAL_AGENT__REEXEC_INTAKE_FDS";
+constexpr const char* kAdminFds = "SIGNAL_AGENT__REEXEC_ADMIN_FDS";
+constexpr const char* kAttempt = "SIGNAL_AGENT__REEXEC_ATTEMPT";
 
 sigset_t handled_signals() {
   sigset_t set;
