@@ -37,6 +37,26 @@ struct Classification {
 
 /// `rdkafka_code`: rd_kafka_resp_err_t as integer. `fatal`: rd_kafka_fatal_error() was set with it.
 Classification classify(int rdkafka_code, bool fatal = false);
+/// Whether the table has a row of its own for the code (else: retry).
+bool has_own_row(int rdkafka_code);
+
+/// The operator code of a connection-level error (ProducerHealth::last_error and its text), which
+/// fails no record. `credentials_worked`: the same user and password were accepted before. Empty
+/// for 0. Authentication beats TLS beats DNS beats connection only in what the library tells first;
+/// each call looks at one error.
+std::string_view connection_failure_code(int rdkafka_code, std::string_view text,
+                                         bool credentials_worked = false);
+
+/// What is known when something is pending and nothing is acknowledged.
+struct DeliveryEvidence {
+  int last_error = 0;  // ProducerHealth
+  std::string_view last_error_text;
+  bool credentials_worked = false;  // a success since these credentials were set
+  bool pending = false;             // something waits for an acknowledgement
+  std::int64_t silent_ms = 0;       // since the last success, or since sending began
+};
+/// The most specific code that fits, NOT_DELIVERING last (after a minute); empty: nothing is wrong.
+std::string_view delivery_failure_code(const DeliveryEvidence& evidence);
 
 /// The operator's page of one code: the seed's problem name, likely causes, remedy.
 struct CatalogueEntry {
