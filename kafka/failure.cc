@@ -61,8 +61,7 @@ constexpr auto kTable = std::to_array<Row>({
     {kInvalidDifferentRecord, retry(kBrokerUnavailable)},
 
     // --- our configuration's trouble ------------------------------------------------------------
-    {RD_KAFKA_RESP_ERR__AUTHENTICATION,
-     halt(FailureClass::kAuthentication, kAuthenticationFailed)},
+    {RD_KAFKA_RESP_ERR__AUTHENTICATION, halt(FailureClass::kAuthentication, kAuthenticationFailed)},
     {RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED,
      halt(FailureClass::kAuthentication, kAuthenticationFailed)},
     {RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM,
@@ -168,72 +167,98 @@ bool says(std::string_view text, std::initializer_list<std::string_view> words) 
 
 const std::vector<CatalogueEntry>& catalogue() {
   static const std::vector<CatalogueEntry> entries = {
-      {kNotDelivering, FailureClass::kRetry, "Events not appearing in the topic",
+      {kNotDelivering,
+       FailureClass::kRetry,
+       "Events not appearing in the topic",
        {"The connection stands, yet the cluster has acknowledged nothing for a minute.",
         "The bootstrap servers belong to another cluster than the one you are looking at.",
         "The topic name differs from the one you are looking at."},
        "Compare bootstrap_servers and topic with the cluster's own console, then run "
        "`signal-agent check --live`; it follows the path stage by stage."},
-      {kAuthenticationFailed, FailureClass::kAuthentication, "Authentication failure",
+      {kAuthenticationFailed,
+       FailureClass::kAuthentication,
+       "Authentication failure",
        {"The API key (sasl_username) or its secret (sasl_password) is wrong.",
         "The key belongs to another cluster.",
         "The key is new and not known everywhere in the cluster yet (up to a minute).",
         "The cluster does not offer this sasl_mechanism."},
        "Put the right key and secret in the integration; it takes effect without a restart. If in "
        "doubt, make a new key pair for this cluster."},
-      {kCredentialsRevoked, FailureClass::kAuthentication, "API key expired or revoked",
+      {kCredentialsRevoked,
+       FailureClass::kAuthentication,
+       "API key expired or revoked",
        {"The key was deleted or its secret rotated: the same credentials were accepted before.",
         "The service account behind the key was removed or disabled."},
        "Make a new key pair and put it in the integration; what waits is delivered by itself once "
        "it is accepted."},
-      {kTopicAuthorizationFailed, FailureClass::kAuthorization, "TopicAuthorizationException",
+      {kTopicAuthorizationFailed,
+       FailureClass::kAuthorization,
+       "TopicAuthorizationException",
        {"The key has no permission to write to this topic.",
         "The topic does not exist: newer brokers do not tell the two apart."},
        "Check the topic's name first. Then grant the key's account WRITE on the topic (a "
        "DeveloperWrite role in Confluent Cloud), or use a key with global access."},
-      {kUnknownTopic, FailureClass::kTopicMissing, "UnknownTopicOrPartition",
+      {kUnknownTopic,
+       FailureClass::kTopicMissing,
+       "UnknownTopicOrPartition",
        {"The topic does not exist in this cluster.", "The topic's name is misspelt.",
         "The topic was deleted."},
        "Verify the topic's name and create it if it is missing; delivery goes on by itself."},
-      {kConnectionFailed, FailureClass::kRetry, "Connection timeout",
+      {kConnectionFailed,
+       FailureClass::kRetry,
+       "Connection timeout",
        {"A firewall or network policy between here and the bootstrap servers (port 9092).",
         "Nothing listens at that address and port.", "The cluster is down or was paused.",
         "The port speaks another protocol than security_protocol says."},
        "Open the way to every broker of the cluster on its port; `signal-agent check --live` names "
        "the address that does not answer."},
-      {kDnsFailed, FailureClass::kRetry, "Connection timeout",
+      {kDnsFailed,
+       FailureClass::kRetry,
+       "Connection timeout",
        {"The host name in bootstrap_servers is misspelt.",
         "The resolver of this machine does not answer or does not know the name (private "
         "clusters need their own zone)."},
        "Check the host name in bootstrap_servers and this machine's resolver "
        "(`getent hosts NAME`)."},
-      {kTlsFailed, FailureClass::kRetry, "Connection timeout",
+      {kTlsFailed,
+       FailureClass::kRetry,
+       "Connection timeout",
        {"The broker's certificate is not signed by a CA this machine trusts.",
         "The certificate is for another host name than the one in bootstrap_servers.",
         "The certificate has expired, or this machine's clock is wrong.",
         "The port does not speak TLS."},
        "Install ca-certificates, or name the right CA in ssl_ca_file; use the host name the "
        "certificate was made for."},
-      {kMessageTooLarge, FailureClass::kSize, "MessageSizeTooLarge",
+      {kMessageTooLarge,
+       FailureClass::kSize,
+       "MessageSizeTooLarge",
        {"The event is larger than the topic accepts (max.message.bytes, often 1 MB)."},
        "Make the event smaller at its source, or raise the topic's max.message.bytes and replay "
        "it from the dead letters."},
-      {kRecordRejected, FailureClass::kSize, "Record rejected by the broker",
+      {kRecordRejected,
+       FailureClass::kSize,
+       "Record rejected by the broker",
        {"The topic has rules this record breaks: compaction without a key, a range of timestamps, "
         "schema validation on the broker.",
         "The record was damaged on its way."},
        "Read the broker's words beside this entry, change the topic's rule or the event, then "
        "replay it from the dead letters."},
-      {kBrokerUnavailable, FailureClass::kRetry, "Broker temporarily unavailable",
+      {kBrokerUnavailable,
+       FailureClass::kRetry,
+       "Broker temporarily unavailable",
        {"Brokers restart, elect leaders or have too few replicas in sync.",
         "The cluster is over its quota or its disks are full."},
        "Nothing to do: everything is kept and sent when the cluster is well. If it lasts, look at "
        "the cluster's own health."},
-      {kExpired, FailureClass::kExpired, "Event older than spool.max_age",
+      {kExpired,
+       FailureClass::kExpired,
+       "Event older than spool.max_age",
        {"It could not be delivered within the time spool.max_age allows."},
        "Replay it from the dead letters if it is still wanted; raise or remove spool.max_age if "
        "such outages are to be survived."},
-      {kDeadLettersFull, FailureClass::kHalt, "Dead letters full",
+      {kDeadLettersFull,
+       FailureClass::kHalt,
+       "Dead letters full",
        {"The dead letters reached dead_letters.max_bytes or max_events, so nothing more can be "
         "set aside and delivery waits."},
        "Look at the dead letters, cure their cause, then replay or discard them; or raise the "
@@ -246,14 +271,22 @@ const std::vector<CatalogueEntry>& catalogue() {
 
 std::string_view failure_class_name(FailureClass cls) {
   switch (cls) {
-    case FailureClass::kNone: return "none";
-    case FailureClass::kRetry: return "retry";
-    case FailureClass::kSize: return "size";
-    case FailureClass::kAuthentication: return "authentication";
-    case FailureClass::kAuthorization: return "authorization";
-    case FailureClass::kTopicMissing: return "topic_missing";
-    case FailureClass::kExpired: return "expired";
-    case FailureClass::kHalt: return "halt";
+    case FailureClass::kNone:
+      return "none";
+    case FailureClass::kRetry:
+      return "retry";
+    case FailureClass::kSize:
+      return "size";
+    case FailureClass::kAuthentication:
+      return "authentication";
+    case FailureClass::kAuthorization:
+      return "authorization";
+    case FailureClass::kTopicMissing:
+      return "topic_missing";
+    case FailureClass::kExpired:
+      return "expired";
+    case FailureClass::kHalt:
+      return "halt";
   }
   return "none";
 }
@@ -272,7 +305,9 @@ Classification classify(int rdkafka_code, bool fatal) {
   return meaning;
 }
 
-bool has_own_row(int rdkafka_code) { return find_row(rdkafka_code) != nullptr; }
+bool has_own_row(int rdkafka_code) {
+  return find_row(rdkafka_code) != nullptr;
+}
 
 std::string_view connection_failure_code(int rdkafka_code, std::string_view text,
                                          bool credentials_worked) {
@@ -300,13 +335,14 @@ std::string_view delivery_failure_code(const DeliveryEvidence& evidence) {
   return {};
 }
 
-std::span<const CatalogueEntry> failure_catalogue() { return catalogue(); }
+std::span<const CatalogueEntry> failure_catalogue() {
+  return catalogue();
+}
 
 const CatalogueEntry& catalogue_entry(std::string_view code) {
   const auto& entries = catalogue();
-  const auto entry = std::find_if(entries.begin(), entries.end(), [code](const auto& each) {
-    return each.code == code;
-  });
+  const auto entry = std::find_if(entries.begin(), entries.end(),
+                                  [code](const auto& each) { return each.code == code; });
   CHECK(entry != entries.end(), code);
   return *entry;
 }

@@ -1,9 +1,9 @@
 // The failure table: what every code that librdkafka or a broker can give means to us.
 //
-// Three words. retry: the cluster's trouble: keep, wait, never re-create the producer for an outage.
-// reject: this event's trouble: bury it. halt: our configuration's trouble: credentials, ACL,
-// missing topic. Codes that the table does not know are retry: a wrong guess may cost time, never an
-// event.
+// Three words. retry: the cluster's trouble: keep, wait, never re-create the producer for an
+// outage. reject: this event's trouble: bury it. halt: our configuration's trouble: credentials,
+// ACL, missing topic. Codes that the table does not know are retry: a wrong guess may cost time,
+// never an event.
 //
 // One catalogue of operator-facing codes (NOT_DELIVERING ... DEAD_LETTERS_FULL) feeds API, command
 // line, log and OPERATING.md. Pure; no librdkafka types: codes are its integers.
@@ -20,7 +20,16 @@ namespace signal_agent::kafka {
 enum class Verdict { kRetry, kReject, kHalt };
 
 /// The class an operator sets a policy for.
-enum class FailureClass { kNone, kRetry, kSize, kAuthentication, kAuthorization, kTopicMissing, kExpired, kHalt };
+enum class FailureClass {
+  kNone,
+  kRetry,
+  kSize,
+  kAuthentication,
+  kAuthorization,
+  kTopicMissing,
+  kExpired,
+  kHalt
+};
 std::string_view failure_class_name(FailureClass cls);  // retry, size, authentication, ...
 
 /// Did the record reach the broker's log?
@@ -50,7 +59,7 @@ std::string_view connection_failure_code(int rdkafka_code, std::string_view text
 /// What is known when something is pending and nothing is acknowledged.
 struct DeliveryEvidence {
   int last_error = 0;  // ProducerHealth
-  std::string_view last_error_text;
+  std::string_view last_error_text{};
   bool credentials_worked = false;  // a success since these credentials were set
   bool pending = false;             // something waits for an acknowledgement
   std::int64_t silent_ms = 0;       // since the last success, or since sending began

@@ -35,8 +35,7 @@ class RdkafkaMockCluster final : public MockCluster {
 
   void set_rtt(std::chrono::milliseconds rtt) override {
     for (int id = 1; id <= brokers_; ++id) {
-      const auto error =
-          rd_kafka_mock_broker_set_rtt(cluster_, id, static_cast<int>(rtt.count()));
+      const auto error = rd_kafka_mock_broker_set_rtt(cluster_, id, static_cast<int>(rtt.count()));
       CHECK(error == RD_KAFKA_RESP_ERR_NO_ERROR, id, rd_kafka_err2str(error));
     }
   }

@@ -19,9 +19,10 @@ class MockCluster {
                                                     int partitions);
 
   virtual std::string bootstrap_servers() const = 0;
-  virtual void set_down(bool down) = 0;                      // all brokers
-  virtual void set_rtt(std::chrono::milliseconds rtt) = 0;   // all brokers
-  virtual void push_produce_errors(std::span<const int> rdkafka_codes) = 0;  // next produce requests
+  virtual void set_down(bool down) = 0;                     // all brokers
+  virtual void set_rtt(std::chrono::milliseconds rtt) = 0;  // all brokers
+  virtual void push_produce_errors(
+      std::span<const int> rdkafka_codes) = 0;  // next produce requests
 };
 
 }  // namespace signal_agent::kafka

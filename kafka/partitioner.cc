@@ -21,10 +21,17 @@ std::int32_t murmur2(std::string_view bytes) {
     hash = hash * kMix ^ word;
   }
   switch (bytes.size() - at) {
-    case 3: hash ^= byte(at + 2) << 16; [[fallthrough]];
-    case 2: hash ^= byte(at + 1) << 8; [[fallthrough]];
-    case 1: hash = (hash ^ byte(at)) * kMix; break;
-    default: break;
+    case 3:
+      hash ^= byte(at + 2) << 16;
+      [[fallthrough]];
+    case 2:
+      hash ^= byte(at + 1) << 8;
+      [[fallthrough]];
+    case 1:
+      hash = (hash ^ byte(at)) * kMix;
+      break;
+    default:
+      break;
   }
   hash ^= hash >> 13;
   hash *= kMix;

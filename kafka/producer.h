@@ -65,12 +65,12 @@ struct ProducerHealth {
   bool fatal = false;
   int fatal_error = 0;
   std::string fatal_text;
-  int brokers_up = 0;             // connected and authenticated now
-  int last_error = 0;             // the latest connection-level error, 0 after a success
+  int brokers_up = 0;  // connected and authenticated now
+  int last_error = 0;  // the latest connection-level error, 0 after a success
   std::string last_error_text;
-  std::int64_t last_error_ms = 0; // wall
-  std::int32_t partition_count = 0;  // of the topic, 0 while unknown
-  std::uint32_t rtt_us = 0;          // p99 to the brokers, 0 while unknown
+  std::int64_t last_error_ms = 0;                        // wall
+  std::int32_t partition_count = 0;                      // of the topic, 0 while unknown
+  std::uint32_t rtt_us = 0;                              // p99 to the brokers, 0 while unknown
   std::optional<std::uint32_t> topic_max_message_bytes;  // DescribeConfigs, when allowed
 };
 
@@ -79,7 +79,8 @@ class Producer {
   virtual ~Producer() = default;  // never blocks; unreported records are dropped silently
 
   virtual SendResult send(const Record& record) = 0;
-  /// Appends the reports that are there, waiting up to `wait` for the first. Returns early on wake().
+  /// Appends the reports that are there, waiting up to `wait` for the first. Returns early on
+  /// wake().
   virtual void poll(std::vector<DeliveryReport>& reports, std::chrono::milliseconds wait) = 0;
   /// Accepted and not yet reported.
   virtual std::size_t in_flight() const = 0;
@@ -88,8 +89,8 @@ class Producer {
   virtual void purge(bool in_flight_too) = 0;
   /// New credentials for the next authentication; does not touch live connections.
   virtual Result<void> set_credentials(const std::string& user, const Secret& password) = 0;
-  /// Asks for topic metadata: the probe of the authentication class. Never blocks; the outcome shows
-  /// in health() (brokers_up, last_error) and in last_metadata_ok_ms().
+  /// Asks for topic metadata: the probe of the authentication class. Never blocks; the outcome
+  /// shows in health() (brokers_up, last_error) and in last_metadata_ok_ms().
   virtual void probe() = 0;
   /// Wall time of the last metadata answer that named the topic without error, 0 for never.
   virtual std::int64_t last_metadata_ok_ms() const = 0;
@@ -106,8 +107,8 @@ struct ProducerOptions {
   std::uint64_t max_event_bytes = 8'000'000;  // intake's limit; message.max.bytes stays above it
   std::uint64_t window_bytes = 0;             // the forwarder's window; bounds librdkafka's queue
   std::uint64_t window_events = 0;
-  std::optional<std::uint32_t> batch_bytes;   // overrides what would be derived (size isolation)
-  std::optional<std::uint32_t> linger_ms;     // overrides (RTT outgrew it)
+  std::optional<std::uint32_t> batch_bytes;  // overrides what would be derived (size isolation)
+  std::optional<std::uint32_t> linger_ms;    // overrides (RTT outgrew it)
 };
 
 /// How the forwarder makes one; a test gives its own.

@@ -110,11 +110,16 @@ class Helpers {
 /// A stands-for-the-cause order: a general error never hides a specific one.
 int specificity(int error) {
   switch (error) {
-    case RD_KAFKA_RESP_ERR_NO_ERROR: return 0;
-    case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN: return 1;
-    case RD_KAFKA_RESP_ERR__TIMED_OUT: return 2;
-    case RD_KAFKA_RESP_ERR__TRANSPORT: return 2;
-    default: return 3;
+    case RD_KAFKA_RESP_ERR_NO_ERROR:
+      return 0;
+    case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN:
+      return 1;
+    case RD_KAFKA_RESP_ERR__TIMED_OUT:
+      return 2;
+    case RD_KAFKA_RESP_ERR__TRANSPORT:
+      return 2;
+    default:
+      return 3;
   }
 }
 
@@ -248,8 +253,8 @@ SendResult RdkafkaProducer::send(const Record& record) {
   }
   SendResult result;
   result.error = rd_kafka_error_code(error);
-  result.status = result.error == RD_KAFKA_RESP_ERR__QUEUE_FULL ? SendStatus::kQueueFull
-                                                                : SendStatus::kRefused;
+  result.status =
+      result.error == RD_KAFKA_RESP_ERR__QUEUE_FULL ? SendStatus::kQueueFull : SendStatus::kRefused;
   result.text = rd_kafka_error_string(error);
   rd_kafka_error_destroy(error);
   if (result.error == RD_KAFKA_RESP_ERR__FATAL) {
@@ -270,9 +275,8 @@ Result<void> RdkafkaProducer::set_credentials(const std::string& user, const Sec
   rd_kafka_error_t* error =
       rd_kafka_sasl_set_credentials(client_, user.c_str(), password.reveal().c_str());
   if (error == nullptr) return {};
-  Error refused{Code::kInvalid,
-                std::string("new credentials refused by the library: ") +
-                    rd_kafka_error_string(error)};
+  Error refused{Code::kInvalid, std::string("new credentials refused by the library: ") +
+                                    rd_kafka_error_string(error)};
   rd_kafka_error_destroy(error);
   return refused;
 }
@@ -297,17 +301,22 @@ void RdkafkaProducer::poll(std::vector<DeliveryReport>& reports, milliseconds wa
 
 void RdkafkaProducer::take(rd_kafka_event_t* event, std::vector<DeliveryReport>& reports) {
   switch (rd_kafka_event_type(event)) {
-    case RD_KAFKA_EVENT_DR: return take_reports(event, reports);
-    case RD_KAFKA_EVENT_ERROR: return take_error(event);
-    case RD_KAFKA_EVENT_STATS: return take_statistics(event);
-    case RD_KAFKA_EVENT_LOG: return take_log(event);
-    case RD_KAFKA_EVENT_DESCRIBECONFIGS_RESULT: return take_limit(event);
-    default: return;  // nothing else was asked for
+    case RD_KAFKA_EVENT_DR:
+      return take_reports(event, reports);
+    case RD_KAFKA_EVENT_ERROR:
+      return take_error(event);
+    case RD_KAFKA_EVENT_STATS:
+      return take_statistics(event);
+    case RD_KAFKA_EVENT_LOG:
+      return take_log(event);
+    case RD_KAFKA_EVENT_DESCRIBECONFIGS_RESULT:
+      return take_limit(event);
+    default:
+      return;  // nothing else was asked for
   }
 }
 
-void RdkafkaProducer::take_reports(rd_kafka_event_t* event,
-                                   std::vector<DeliveryReport>& reports) {
+void RdkafkaProducer::take_reports(rd_kafka_event_t* event, std::vector<DeliveryReport>& reports) {
   bool stored = false;
   while (const rd_kafka_message_t* message = rd_kafka_event_message_next(event)) {
     DeliveryReport& report = reports.emplace_back();
@@ -319,9 +328,9 @@ void RdkafkaProducer::take_reports(rd_kafka_event_t* event,
       report.offset = message->offset;
       stored = true;
     } else {
-      report.persisted =
-          rd_kafka_message_status(message) == RD_KAFKA_MSG_STATUS_NOT_PERSISTED ? Persisted::kNo
-                                                                                : Persisted::kMaybe;
+      report.persisted = rd_kafka_message_status(message) == RD_KAFKA_MSG_STATUS_NOT_PERSISTED
+                             ? Persisted::kNo
+                             : Persisted::kMaybe;
       report.text = rd_kafka_err2str(message->err);
     }
     CHECK(in_flight_ > 0, report.token);
@@ -509,9 +518,10 @@ Result<std::unique_ptr<Producer>> make_rdkafka_producer(const ProducerOptions& o
   rd_kafka_topic_conf_set_opaque(topic_conf, handles->shared.get());
   rd_kafka_topic_conf_set_partitioner_cb(topic_conf, choose_partition);
   rd_kafka_conf_set_default_topic_conf(conf, topic_conf);
-  rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_STATS |
-                                     RD_KAFKA_EVENT_LOG);
-  if (auto applied = apply_properties(producer_properties(options, rd_kafka_version()), conf); !applied) {
+  rd_kafka_conf_set_events(
+      conf, RD_KAFKA_EVENT_DR | RD_KAFKA_EVENT_ERROR | RD_KAFKA_EVENT_STATS | RD_KAFKA_EVENT_LOG);
+  if (auto applied = apply_properties(producer_properties(options, rd_kafka_version()), conf);
+      !applied) {
     rd_kafka_conf_destroy(conf);
     return std::move(applied).error().with_context("kafka producer");
   }

@@ -23,8 +23,12 @@ constexpr std::uint64_t kMaxMessageBytes = 1'000'000'000;
 // OUT_OF_ORDER_SEQUENCE_NUMBER.
 constexpr int kFirstVersionSafeInFlight = 0x02030000;
 
-bool uses_sasl(const KafkaConfig& config) { return config.security_protocol.starts_with("SASL_"); }
-bool uses_tls(const KafkaConfig& config) { return config.security_protocol.ends_with("SSL"); }
+bool uses_sasl(const KafkaConfig& config) {
+  return config.security_protocol.starts_with("SASL_");
+}
+bool uses_tls(const KafkaConfig& config) {
+  return config.security_protocol.ends_with("SSL");
+}
 
 /// Key and headers are copies of parts of the event, so twice the event bounds all of it. The check
 /// is the library's own; the topic's limit is the broker's business.

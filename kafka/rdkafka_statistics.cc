@@ -38,8 +38,7 @@ class Reader : public nlohmann::json_sax<nlohmann::json> {
     path_.pop_back();
     return true;
   }
-  bool parse_error(std::size_t, const std::string&,
-                   const nlohmann::detail::exception&) override {
+  bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception&) override {
     return false;
   }
 
