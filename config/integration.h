@@ -21,35 +21,35 @@ namespace signal_agent {
 enum class FieldType { kString, kSelect, kSecret, kInteger, kStringList };
 
 struct ConfigField {
-  std::string_view key;
-  std::string_view label;
+  std::string_view key = {};
+  std::string_view label = {};
   FieldType type = FieldType::kString;
   bool required = false;
   bool advanced = false;
-  std::string_view placeholder;
-  std::string_view help_text;
-  std::vector<std::string_view> options;    // kSelect
-  std::string_view default_value;           // empty: none
-  std::string_view required_if_field;       // empty: unconditional
-  std::string_view required_if_prefix;      // required when that field's value begins with this
+  std::string_view placeholder = {};
+  std::string_view help_text = {};
+  std::vector<std::string_view> options = {};  // kSelect
+  std::string_view default_value = {};         // empty: none
+  std::string_view required_if_field = {};     // empty: unconditional
+  std::string_view required_if_prefix = {};    // required when that field's value begins with this
 };
 
 struct Variant {
-  std::string_view key;
-  std::string_view name;
-  std::string_view description;
+  std::string_view key = {};
+  std::string_view name = {};
+  std::string_view description = {};
 };
 
 /// The vendor object of contract "GET /v1/admin/integration-catalog".
 struct CatalogEntry {
-  std::string_view key;  // confluent_cloud, apache_kafka
-  std::string_view name;
-  std::string_view description;
-  std::string_view category;
-  std::string_view status;
-  std::string_view website;
-  std::vector<ConfigField> fields;
-  std::vector<Variant> variants;
+  std::string_view key = {};  // confluent_cloud, apache_kafka
+  std::string_view name = {};
+  std::string_view description = {};
+  std::string_view category = {};
+  std::string_view status = {};
+  std::string_view website = {};
+  std::vector<ConfigField> fields = {};
+  std::vector<Variant> variants = {};
 
   const ConfigField* field(std::string_view field_key) const;
 };
@@ -65,8 +65,12 @@ struct FieldFault {
   std::string message;  // value, what is allowed, nearest known name
 };
 
-/// Every fault of this config against its catalog entry; empty means valid. Unknown fields are faults.
+/// Every fault of this config against its catalog entry; empty means valid. Unknown fields are
+/// faults.
 std::vector<FieldFault> validate_config(const CatalogEntry& entry, const ConfigMap& config);
+
+/// What is wrong with an integration's name, if anything: 1 to 128 bytes, printable.
+std::optional<std::string> integration_name_fault(std::string_view name);
 
 /// The config of an integration in the words of the wire; only from a valid ConfigMap.
 struct KafkaConfig {

@@ -1,6 +1,7 @@
 // load: settings from TOML, conf.d, environment and --set; every fault in one go.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -30,21 +31,35 @@ struct ShownSetting {
   std::string source;  // "default", "conf.d/20-site.toml:14:1", "environment ...", "--set"
 };
 
+/// Whether the process's effective user is root.
+bool running_as_root();
+
 struct LoadOptions {
   std::filesystem::path file = "/etc/signal-agent/agent.toml";
-  bool file_required = true;  // false: a missing file means defaults
-  std::vector<std::pair<std::string, std::string>> set;       // --set key=value
-  std::map<std::string, std::string> environment;             // the process's, or a test's
+  bool file_required = true;                             // false: a missing file means defaults
+  std::vector<std::pair<std::string, std::string>> set;  // --set key=value
+  std::map<std::string, std::string> environment;        // the process's, or a test's
+  // A secret that cannot be read here is a warning (it may be a credential of the service); `run`
+  // sets this and makes it an error.
+  bool secrets_required = false;
+  bool as_root = running_as_root();  // decides the default folders, see default_settings()
 };
 
 struct LoadedSettings {
   Settings settings;
-  std::vector<ConfigFault> faults;   // any kError: settings must not be used
-  std::vector<ShownSetting> shown;   // every knob, in the order of the manual
+  std::vector<ConfigFault> faults;                  // any kError: settings must not be used
+  std::vector<ShownSetting> shown;                  // every knob, in the order of the manual
   std::vector<std::filesystem::path> files;         // read, in order
   std::vector<std::filesystem::path> secret_files;  // watched for changes
   bool usable() const;
 };
+
+/// The settings before any file: a service of the system (root, or $RUNTIME_DIRECTORY given, or a
+/// file below /etc) lives in /var/lib/signal-agent and /run/signal-agent; a person's own agent
+/// keeps its state below $XDG_STATE_HOME (~/.local/state) and its sockets in its state directory,
+/// so that `run --config FILE` works without root and the same FILE leads the command line to the
+/// socket. $STATE_DIRECTORY and $RUNTIME_DIRECTORY win.
+Settings default_settings(const LoadOptions& options);
 
 /// Never fails as a whole: what is wrong stands in `faults`.
 LoadedSettings load_settings(const LoadOptions& options);

@@ -46,9 +46,10 @@ struct IntakeKey {
 };
 
 struct IntakeSettings {
-  std::vector<ListenAddress> listen;  // default 127.0.0.1:8080 and unix:/run/signal-agent/intake.sock
+  std::vector<ListenAddress>
+      listen;  // default 127.0.0.1:8080 and unix:/run/signal-agent/intake.sock
   TlsFiles tls;
-  std::uint64_t max_body_bytes = 8 * kMiB;       // inflated
+  std::uint64_t max_body_bytes = 8 * kMiB;  // inflated
   std::uint64_t max_event_bytes = 8'000'000;
   std::uint64_t max_buffered_bytes = 64 * kMiB;  // all bodies in memory together
   std::uint64_t max_batch_events = 500;
@@ -58,9 +59,10 @@ struct IntakeSettings {
 };
 
 struct AdminSettings {
-  std::vector<ListenAddress> listen;  // default 127.0.0.1:8084 and unix:/run/signal-agent/admin.sock
+  std::vector<ListenAddress>
+      listen;  // default 127.0.0.1:8084 and unix:/run/signal-agent/admin.sock
   TlsFiles tls;
-  std::optional<Secret> token;     // none: made at first start as admin.token in the state directory
+  std::optional<Secret> token;  // none: made at first start as admin.token in the state directory
   std::vector<std::string> hosts;  // accepted Host names beside the loopback ones
 };
 
@@ -68,8 +70,9 @@ enum class WhenFull { kReject, kDropOldest, kHold };
 
 struct SpoolSettings {
   std::uint64_t max_bytes = 10 * kGiB;
-  std::optional<std::uint64_t> min_free_bytes;  // none: 1 GiB or 5 % of the file system, the smaller
-  WhenFull when_full = WhenFull::kReject;        // kReject or kDropOldest
+  std::optional<std::uint64_t>
+      min_free_bytes;                      // none: 1 GiB or 5 % of the file system, the smaller
+  WhenFull when_full = WhenFull::kReject;  // kReject or kDropOldest
   std::optional<std::chrono::milliseconds> max_age;
 };
 

@@ -24,7 +24,8 @@ struct Field {
   template <std::integral Number>
   Field(std::string_view field_name, Number number)
       : name(field_name), value(std::to_string(number)) {}
-  Field(std::string_view field_name, bool flag) : name(field_name), value(flag ? "true" : "false") {}
+  Field(std::string_view field_name, bool flag)
+      : name(field_name), value(flag ? "true" : "false") {}
   Field(std::string_view field_name, double number);
   Field(std::string_view field_name, std::string_view text) : name(field_name), value(text) {}
   Field(std::string_view field_name, const std::string& text) : name(field_name), value(text) {}
@@ -37,8 +38,17 @@ struct Field {
 using Fields = std::initializer_list<Field>;
 
 /// Sets what is written and how; before the first thread starts, and again on reload.
-/// kAuto is the systemd journal's priority prefix when stderr is the journal, else logfmt.
+/// kAuto is kJournal when stderr is the journal ($JOURNAL_STREAM), else logfmt. kJournal sends the
+/// fields as SIGNAL_AGENT_<NAME> beside the message; without a journal socket it is logfmt on
+/// stderr behind a priority prefix.
 void configure(Level level, Format format);
+
+/// Where the journal listens; a test puts a socket of its own here. Before configure().
+inline constexpr std::string_view kJournalSocket = "/run/systemd/journal/socket";
+void set_journal_socket(std::string_view path);
+
+/// Lines that could not be written since the start.
+std::uint64_t dropped_lines();
 
 void write(Level level, std::string_view message, Fields fields = {});
 
