@@ -102,6 +102,11 @@ class Producer {
   virtual void wake() = 0;
 };
 
+/// linger.ms unless integration or caller say otherwise. It must exceed the round trip: below it a
+/// broker thread of the library spins while a partition's one batch is on the wire. Small events in
+/// a full window wait for it, so it also bounds their rate at window / linger.
+inline constexpr std::uint32_t kDefaultLingerMs = 50;
+
 struct ProducerOptions {
   KafkaConfig config;
   std::uint64_t max_event_bytes = 8'000'000;  // intake's limit; message.max.bytes stays above it

@@ -12,9 +12,6 @@ constexpr std::uint32_t kDefaultBatchBytes = 1'000'000;
 // A record batch is its header (61 bytes) and the records; the topic's limit counts all of it.
 constexpr std::uint32_t kBatchHeadroom = 512;
 constexpr std::uint32_t kMinBatchBytes = 1024;
-// Must exceed the round trip: below it a broker thread of the library spins while its one batch per
-// partition is on the wire. 100 ms covers a continent.
-constexpr std::uint32_t kDefaultLingerMs = 100;
 constexpr std::uint64_t kDefaultWindowBytes = 16ULL << 20;
 constexpr std::uint64_t kDefaultWindowEvents = 10'000;
 // The largest message.max.bytes librdkafka takes.

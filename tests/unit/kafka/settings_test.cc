@@ -123,7 +123,7 @@ TEST(Settings, TheLibrarysQueueHoldsTheWindowAndOneLargestEvent) {
 
 TEST(Settings, LingerIsTheOverrideThenTheIntegrationsThenOurs) {
   auto options = confluent();
-  EXPECT_EQ(value(options, "linger.ms"), "100");
+  EXPECT_EQ(value(options, "linger.ms"), std::to_string(kDefaultLingerMs));
   options.config.linger_ms = 20;
   EXPECT_EQ(value(options, "linger.ms"), "20");
   options.linger_ms = 300;
