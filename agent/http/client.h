@@ -1,5 +1,5 @@
-// Client: blocking HTTP/1.1 requests for the command line (send, status, dead-letters ...), over TCP
-// or a Unix socket, keep-alive. One thread per client.
+// Client: blocking HTTP/1.1 requests for the command line (send, status, dead-letters ...), over
+// TCP or a Unix socket, keep-alive. One thread per client.
 #pragma once
 
 #include <chrono>
@@ -24,13 +24,14 @@ struct ClientResponse {
 
 class Client {
  public:
-  explicit Client(ListenAddress address, std::chrono::milliseconds timeout = std::chrono::seconds(30));
+  explicit Client(ListenAddress address,
+                  std::chrono::milliseconds timeout = std::chrono::seconds(30));
   ~Client();
 
   using Headers = std::vector<std::pair<std::string, std::string>>;
   /// kUnavailable when nothing listens or it stops answering; kDenied when the socket's permissions
-  /// forbid it. Reconnects once when a kept-alive connection turns out closed before any answer byte
-  /// of an idempotent request.
+  /// forbid it. Reconnects once when a kept-alive connection turns out closed before any answer
+  /// byte of an idempotent request.
   Result<ClientResponse> request(std::string_view method, std::string_view target,
                                  std::string_view body = {}, const Headers& headers = {});
   /// Reads a streamed answer until it ends, `on_data` returns false, or the timeout without data.

@@ -60,8 +60,8 @@ std::optional<std::string> percent_decode(std::string_view text, bool plus_is_sp
 
 std::optional<std::string> clean_path(std::string_view raw_path) {
   if (raw_path.empty() || raw_path.front() != '/') return std::nullopt;
-  if (raw_path.size() > 1 && raw_path.back() == '/') raw_path.remove_suffix(1);
   if (raw_path == "/") return std::string(raw_path);
+  if (raw_path.back() == '/') raw_path.remove_suffix(1);
 
   const auto slashes = std::count(raw_path.begin(), raw_path.end(), '/');
   std::optional<std::string> path = percent_decode(raw_path);

@@ -5,10 +5,12 @@
 // bodies, Expect: 100-continue. Content-Encoding is the handler's business.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "agent/http/http.h"
@@ -20,14 +22,34 @@ namespace signal_agent::http {
 /// All bodies in memory together, over every server that shares it. Thread-safe.
 class BodyBudget {
  public:
-  explicit BodyBudget(std::uint64_t max_bytes) : max_bytes_(max_bytes) {}
-  /// A token that gives the bytes back when destroyed; null when they do not fit (answer 503).
-  std::shared_ptr<void> take(std::uint64_t bytes);
+  explicit BodyBudget(std::uint64_t max_bytes);
+
+  /// Bytes taken; gives them back when destroyed, even after the budget itself is gone.
+  class Share {
+   public:
+    ~Share();
+    Share(const Share&) = delete;
+    Share& operator=(const Share&) = delete;
+    /// Takes more until it holds `total`; false when that does not fit, and nothing was taken.
+    bool grow_to(std::uint64_t total);
+
+   private:
+    friend class BodyBudget;
+    struct Pool {
+      std::uint64_t max_bytes = 0;
+      std::atomic<std::uint64_t> used{0};
+    };
+    explicit Share(std::shared_ptr<Pool> pool) : pool_(std::move(pool)) {}
+    std::shared_ptr<Pool> pool_;
+    std::uint64_t held_ = 0;
+  };
+
+  /// Null when they do not fit (answer 503).
+  std::shared_ptr<Share> take(std::uint64_t bytes);
   std::uint64_t used() const;
 
  private:
-  const std::uint64_t max_bytes_;
-  std::shared_ptr<std::uint64_t> unused_;
+  std::shared_ptr<Share::Pool> pool_;
 };
 
 struct ServerLimits {
@@ -35,7 +57,8 @@ struct ServerLimits {
   std::chrono::milliseconds header_deadline{30'000};
   std::chrono::milliseconds body_window{30'000};  // at least body_min_bytes in any such time
   std::uint64_t body_min_bytes = 1 * kKiB;
-  std::chrono::milliseconds idle{60'000};
+  std::chrono::milliseconds idle{60'000};   // between requests, and without taking any answer byte
+  std::chrono::milliseconds linger{2'000};  // after a closing answer, for the client to read it
   std::uint64_t max_connections = 4096;
 };
 
@@ -55,7 +78,7 @@ class Server {
   struct Options {
     std::string name;  // intake, admin: in logs and metrics
     std::vector<ListenAddress> listen;
-    TlsFiles tls;      // for the TCP listeners
+    TlsFiles tls;  // for the TCP listeners
     ServerLimits limits;
     std::shared_ptr<BodyBudget> budget;
     std::vector<int> inherited_fds;  // listening sockets of a predecessor or of systemd, matched by
@@ -71,7 +94,8 @@ class Server {
   virtual void start() = 0;
   /// The bound addresses, ports resolved.
   virtual std::vector<ListenAddress> listening() const = 0;
-  /// The listening descriptors, to be kept over an exec.
+  /// The listening descriptors, to be kept over an exec: stop_accepting() and stop() close them, so
+  /// whoever hands them on keeps duplicates.
   virtual std::vector<int> listening_fds() const = 0;
   /// Rereads certificate and key; the old ones stay on error.
   virtual Result<void> reload_tls() = 0;
