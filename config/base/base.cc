@@ -15,21 +15,36 @@ void check_failed(const char* file, int line, const char* condition, const std::
 
 std::string_view code_name(Code code) {
   switch (code) {
-    case Code::kInvalid: return "invalid";
-    case Code::kNotFound: return "not_found";
-    case Code::kExists: return "exists";
-    case Code::kConflict: return "conflict";
-    case Code::kTooLarge: return "too_large";
-    case Code::kFull: return "full";
-    case Code::kDiskFull: return "disk_full";
-    case Code::kFailed: return "failed";
-    case Code::kOverloaded: return "overloaded";
-    case Code::kShuttingDown: return "shutting_down";
-    case Code::kUnavailable: return "unavailable";
-    case Code::kDenied: return "denied";
-    case Code::kCorrupt: return "corrupt";
-    case Code::kIo: return "io";
-    case Code::kLocked: return "locked";
+    case Code::kInvalid:
+      return "invalid";
+    case Code::kNotFound:
+      return "not_found";
+    case Code::kExists:
+      return "exists";
+    case Code::kConflict:
+      return "conflict";
+    case Code::kTooLarge:
+      return "too_large";
+    case Code::kFull:
+      return "full";
+    case Code::kDiskFull:
+      return "disk_full";
+    case Code::kFailed:
+      return "failed";
+    case Code::kOverloaded:
+      return "overloaded";
+    case Code::kShuttingDown:
+      return "shutting_down";
+    case Code::kUnavailable:
+      return "unavailable";
+    case Code::kDenied:
+      return "denied";
+    case Code::kCorrupt:
+      return "corrupt";
+    case Code::kIo:
+      return "io";
+    case Code::kLocked:
+      return "locked";
   }
   return "unknown";
 }
