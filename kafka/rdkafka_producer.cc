@@ -425,21 +425,7 @@ void RdkafkaProducer::take_limit(rd_kafka_event_t* event) {
 
   // A principal that may not ask (or a topic that is missing) is an answer too: ask rarely.
   next_limit_question_ = system_clock().steady() + kLimitRefresh;
-  std::size_t topics = 0;
-  const auto* result = rd_kafka_event_DescribeConfigs_result(event);
-  const auto* topic_list = rd_kafka_DescribeConfigs_result_resources(result, &topics);
-  for (std::size_t t = 0; t < topics; ++t) {
-    if (rd_kafka_ConfigResource_error(topic_list[t]) != RD_KAFKA_RESP_ERR_NO_ERROR) continue;
-    std::size_t entries = 0;
-    const auto* entry_list = rd_kafka_ConfigResource_configs(topic_list[t], &entries);
-    for (std::size_t e = 0; e < entries; ++e) {
-      const char* name = rd_kafka_ConfigEntry_name(entry_list[e]);
-      const char* value = rd_kafka_ConfigEntry_value(entry_list[e]);
-      if (std::strcmp(name, "max.message.bytes") != 0 || value == nullptr) continue;
-      health_.topic_max_message_bytes =
-          static_cast<std::uint32_t>(std::strtoul(value, nullptr, 10));
-    }
-  }
+  health_.topic_max_message_bytes = topic_limit_in(event).bytes;
 }
 
 // --- the helper ------------------------------------------------------------------------------

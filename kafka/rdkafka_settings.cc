@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
+#include <cstring>
 
 namespace signal_agent::kafka {
 namespace {
@@ -133,6 +135,32 @@ Result<void> apply_properties(const std::vector<Property>& properties, rd_kafka_
     return Error{Code::kInvalid, property.name + " = \"" + value + "\": " + words};
   }
   return {};
+}
+
+TopicLimit topic_limit_in(rd_kafka_op_s* describe_configs_event) {
+  TopicLimit limit{.bytes = std::nullopt, .refusal = "the answer names no max.message.bytes"};
+  std::size_t topics = 0;
+  const auto* result = rd_kafka_event_DescribeConfigs_result(describe_configs_event);
+  const auto* topic_list = rd_kafka_DescribeConfigs_result_resources(result, &topics);
+  for (std::size_t t = 0; t < topics; ++t) {
+    if (rd_kafka_ConfigResource_error(topic_list[t]) != RD_KAFKA_RESP_ERR_NO_ERROR) {
+      const char* words = rd_kafka_ConfigResource_error_string(topic_list[t]);
+      limit.refusal =
+          words != nullptr ? words : rd_kafka_err2str(rd_kafka_ConfigResource_error(topic_list[t]));
+      continue;
+    }
+    std::size_t entries = 0;
+    const auto* entry_list = rd_kafka_ConfigResource_configs(topic_list[t], &entries);
+    for (std::size_t e = 0; e < entries; ++e) {
+      const char* value = rd_kafka_ConfigEntry_value(entry_list[e]);
+      if (value == nullptr ||
+          std::strcmp(rd_kafka_ConfigEntry_name(entry_list[e]), "max.message.bytes") != 0) {
+        continue;
+      }
+      limit.bytes = static_cast<std::uint32_t>(std::strtoul(value, nullptr, 10));
+    }
+  }
+  return limit;
 }
 
 }  // namespace signal_agent::kafka

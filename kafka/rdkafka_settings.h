@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "kafka/producer.h"
 
 struct rd_kafka_conf_s;
+struct rd_kafka_op_s;
 
 namespace signal_agent::kafka {
 
@@ -33,5 +35,12 @@ inline constexpr int kStatisticsIntervalMs = 1000;
 
 /// kInvalid with librdkafka's words, the property and (secrets aside) its value.
 Result<void> apply_properties(const std::vector<Property>& properties, rd_kafka_conf_s* conf);
+
+/// max.message.bytes in the answer to DescribeConfigs of one topic (a successful rd_kafka_event_t).
+struct TopicLimit {
+  std::optional<std::uint32_t> bytes;
+  std::string refusal;  // the cluster's words when it does not tell
+};
+TopicLimit topic_limit_in(rd_kafka_op_s* describe_configs_event);
 
 }  // namespace signal_agent::kafka

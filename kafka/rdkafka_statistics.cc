@@ -11,7 +11,8 @@ namespace {
 // The document is tens of kilobytes and comes every second: read in one pass, nothing is built.
 //
 //   { "brokers": { NAME: { "nodeid", "state", "rtt": { "p99" } } },
-//     "topics":  { NAME: { "partitions": { "0": {...}, "-1": {...} } } } }
+//     "topics":  { NAME: { "partitions": { "0": {...}, "-1": {...} } } },
+//     "eos":     { "producer_id": -1 } }
 class Reader : public nlohmann::json_sax<nlohmann::json> {
  public:
   explicit Reader(std::string_view topic) : topic_(topic) {}
@@ -81,6 +82,9 @@ class Reader : public nlohmann::json_sax<nlohmann::json> {
   bool in_broker() const { return path_.size() >= 3 && path_[0] == "brokers"; }
 
   bool number(std::int64_t value) {
+    if (path_.size() == 2 && path_[0] == "eos" && path_[1] == "producer_id") {
+      found_.producer_id = value >= 0;
+    }
     if (!in_broker()) return true;
     if (path_.size() == 3 && path_[2] == "nodeid") broker_id_ = value;
     if (path_.size() == 4 && path_[2] == "rtt" && path_[3] == "p99" && value > 0) {

@@ -12,6 +12,7 @@ struct Statistics {
                                 // no advertised broker is up
   std::uint32_t rtt_us = 0;     // the largest p99 of a broker that is up
   std::int32_t partitions = 0;  // of the topic
+  bool producer_id = false;     // the cluster gave one: idempotent writing may begin
 };
 
 Statistics parse_statistics(std::string_view json, std::string_view topic);
