@@ -44,10 +44,11 @@ struct NewEvent {
   std::string_view key;  // decoded user id or anonymous id
   EventType type = EventType::kTrack;
   bool has_name = false;
-  std::string_view name;          // decoded `event`, else `name`
-  std::string_view value_prefix;  // stored before `value`: a type filled in from the path, else empty
-  std::string_view value;         // the client's bytes
-  std::string_view message_id;    // client-sent, decoded; empty: no dedup
+  std::string_view name;  // decoded `event`, else `name`
+  std::string_view
+      value_prefix;             // stored before `value`: a type filled in from the path, else empty
+  std::string_view value;       // the client's bytes
+  std::string_view message_id;  // client-sent, decoded; empty: no dedup
   CursorId target = kAllCursors;  // a test event goes to one integration; others count it filtered
 };
 
@@ -56,7 +57,7 @@ struct NewEvent {
 class AppendBatch {
  public:
   /// Message ids are scoped to this intake key entry; empty when no key is configured.
-  explicit AppendBatch(std::string_view dedup_scope = {}) : scope_(dedup_scope) {}
+  explicit AppendBatch(std::string_view dedup_scope = {});
 
   void add(const NewEvent& event);
 
@@ -65,15 +66,16 @@ class AppendBatch {
   std::size_t bytes() const { return encoded_.size(); }
 
  private:
-  friend class Committer;
-  friend class Spool;
   friend struct AppendBatchAccess;  // spool/ internals and their tests
   struct Entry {
-    std::size_t offset;  // of the encoded event in encoded_
-    std::size_t size;
-    std::string message_id;
+    std::size_t offset = 0;  // of the encoded event in encoded_
+    std::size_t size = 0;
+    bool has_id = false;  // the message id, hashed with the scope
+    std::uint64_t id_low = 0;
+    std::uint64_t id_high = 0;
   };
-  std::string scope_;
+  std::uint64_t scope_low_ = 0;
+  std::uint64_t scope_high_ = 0;
   std::string encoded_;
   std::vector<Entry> entries_;
 };
@@ -120,11 +122,11 @@ class ReadBatch {
 
 /// What is known of why an event lies in the dead letters. The spool does not interpret the words.
 struct DeadReason {
-  std::string reason;         // the class: size, authentication, authorization, expired ...
-  std::string code;           // stable operator code: MESSAGE_TOO_LARGE ...
-  std::string text;           // the broker's or library's words
-  bool self_healing = false;  // released by itself when the cause is gone
-  std::uint64_t incident = 0; // events parked for one cause share it
+  std::string reason;          // the class: size, authentication, authorization, expired ...
+  std::string code;            // stable operator code: MESSAGE_TOO_LARGE ...
+  std::string text;            // the broker's or library's words
+  bool self_healing = false;   // released by itself when the cause is gone
+  std::uint64_t incident = 0;  // events parked for one cause share it
   std::uint32_t attempts = 1;
   std::int64_t first_failure_ms = 0;
   std::int64_t last_failure_ms = 0;

@@ -49,15 +49,15 @@ struct Books {
   std::uint64_t discarded = 0;  // persisted
   std::uint64_t damaged = 0;    // persisted
   std::uint64_t buried = 0;     // dead letters lying now
-  std::uint64_t pending = 0;    // (last - mark) - gaps - settled above the mark; never the remainder
+  std::uint64_t pending = 0;  // (last - mark) - gaps - settled above the mark; never the remainder
 };
 
 struct CursorState {
   CursorId id = 0;
   std::string name;
-  Seq begin;         // the first sequence that counts for it
-  Seq mark;          // everything at or below is settled
-  Seq synced_mark;   // the mark known to be on disk
+  Seq begin;                      // the first sequence that counts for it
+  Seq mark;                       // everything at or below is settled
+  Seq synced_mark;                // the mark known to be on disk
   std::vector<SeqRange> settled;  // above the mark, settled otherwise than by ack
   bool holds_disk = true;         // false while disabled
   Books books;
@@ -70,14 +70,15 @@ enum class Start { kOldest, kEnd };
 
 /// One atomic change to an integration's books. All deltas; `mark` never goes back.
 struct Settlement {
-  Seq mark;  // new contiguous low-water mark, or {0} to leave it
-  std::uint64_t acked = 0;  // events acked between the old mark and the new one
-  std::vector<SeqRange> filtered;   // ranges settled otherwise; may lie below or above the mark
+  Seq mark;                        // new contiguous low-water mark, or {0} to leave it
+  std::uint64_t acked = 0;         // events acked between the old mark and the new one
+  std::vector<SeqRange> filtered;  // ranges settled otherwise; may lie below or above the mark
   std::vector<SeqRange> discarded;
   std::vector<ReadBatch::Damaged> damaged;
-  std::vector<DeadLetter> bury;     // put with the event's bytes; their seqs become settled
-  std::vector<Seq> replayed;        // dead letters now acked: buried - 1, acked + 1
-  std::vector<DeadLetter> update;   // dead letters that failed again: attempts, last failure, replay mark
+  std::vector<DeadLetter> bury;  // put with the event's bytes; their seqs become settled
+  std::vector<Seq> replayed;     // dead letters now acked: buried - 1, acked + 1
+  std::vector<DeadLetter>
+      update;  // dead letters that failed again: attempts, last failure, replay mark
 };
 
 /// kRide: with the next commit, or alone after at most a second. kSync: at once.
@@ -88,7 +89,8 @@ struct ReadLimits {
   std::size_t max_bytes = 4 * kMiB;  // at least one event is returned whatever its size
 };
 
-/// Which dead letters; unset members do not restrict. `after` and `limit` page in sequence order.
+/// Which dead letters; unset members do not restrict. `after` and `limit` page dead_letters() in
+/// sequence order; counts, marks and discards take all that match.
 struct DeadQuery {
   std::vector<Seq> seqs;
   std::optional<std::string> reason;
@@ -110,11 +112,11 @@ struct DeadSummary {
 enum class IntakeState { kOpen, kFull, kDiskFull, kFailed, kShuttingDown };
 
 struct SpoolStats {
-  std::string spool_id;           // random, made with the spool; the provenance header
+  std::string spool_id;  // random, made with the spool; the provenance header
   IntakeState intake = IntakeState::kOpen;
-  std::string intake_reason;      // operator text when not open: what, value, remedy
-  Seq first;                      // the floor's next: oldest event kept
-  Seq durable_end;                // the last stored and synced sequence
+  std::string intake_reason;        // operator text when not open: what, value, remedy
+  Seq first;                        // the floor's next: oldest event kept
+  Seq durable_end;                  // the last stored and synced sequence
   std::uint64_t logical_bytes = 0;  // events above the floor and dead letters: against max_bytes
   std::uint64_t disk_bytes = 0;
   std::uint64_t disk_free_bytes = 0;
@@ -153,9 +155,9 @@ class Spool {
   /// kOverloaded, kShuttingDown (nothing stored), kFailed (fate unknown; its ids are unknown too).
   void append(AppendBatch batch, AppendDone done);
 
-  /// On success the change is on disk. kFull: the dead letters reached their bound and hold; nothing
-  /// of this settlement was written. After any other error it may or may not be; its deltas are not
-  /// in the books of this process. Completions come in the order of the calls.
+  /// On success the change is on disk. kFull: the dead letters reached their bound and hold;
+  /// nothing of this settlement was written. After any other error it may or may not be; its deltas
+  /// are not in the books of this process. Completions come in the order of the calls.
   void settle(CursorId cursor, Settlement settlement, Urgency urgency, Done done);
 
   /// Durable wish of an operator; the forwarder finds the entries by DeadQuery::replaying.
@@ -202,6 +204,9 @@ class Spool {
   /// At most a handful of subscribers; unsubscribe by destroying the returned token.
   using Subscription = std::shared_ptr<void>;
   Subscription on_stored(std::function<void(Seq durable_end)> callback);
+  /// Called on the committer thread when it has called the completions of a round, all of them: the
+  /// place for one wake-up instead of one per request.
+  Subscription on_answered(std::function<void()> callback);
 
   /// Cheap; any thread, http included. Appends would be answered with the matching error.
   IntakeState intake_state() const;

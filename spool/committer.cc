@@ -1,0 +1,185 @@
+#include "spool/committer.h"
+
+#include <utility>
+
+#include "config/base/check.h"
+
+namespace signal_agent::spool {
+
+Committer::Committer(Write write, SpoolSettings limits, Clock& clock)
+    : write_(std::move(write)), limits_(std::move(limits)), clock_(clock) {}
+
+Committer::~Committer() {
+  CHECK(!thread_.joinable());
+}
+
+void Committer::start() {
+  threaded_ = true;
+  thread_ = std::thread([this] { loop(); });
+}
+
+void Committer::stop() {
+  end(true);
+}
+
+void Committer::abort() {
+  end(false);
+}
+
+void Committer::end(bool write) {
+  {
+    Lock lock(mutex_);
+    if (stopped_) return;
+    stopping_ = true;
+    aborting_ = !write;
+    changed_.notify_all();
+  }
+  if (thread_.joinable()) thread_.join();
+  if (!threaded_ && write)
+    while (turn()) {
+    }
+  Queue late;
+  {
+    Lock lock(mutex_);
+    stopped_ = true;
+    std::swap(late, queue_);
+  }
+  // Submitted between the last turn and here; the thread is gone, so this one answers.
+  const Error error{Code::kShuttingDown, "the spool is closed"};
+  for (Refusal& refusal : late.refusals) refusal.done(std::move(refusal.error));
+  for (AppendRequest& request : late.appends) request.done(error);
+  for (auto& op : late.ops) op->finish(error);
+}
+
+// A sleeping thread waits for a ride's hour on the real clock; without a thread the owner's counts.
+std::chrono::steady_clock::time_point Committer::now() const {
+  return threaded_ ? std::chrono::steady_clock::now() : clock_.steady();
+}
+
+void Committer::wake() {
+  urgent_ = true;
+  if (!sleeping_) return;
+  sleeping_ = false;
+  changed_.notify_one();
+}
+
+void Committer::append(AppendRequest request, std::uint64_t used_bytes, const Error* refuse_with) {
+  const std::uint64_t bytes = request.batch.bytes();
+  const std::uint64_t events = request.batch.size();
+  bool closed = false;
+  {
+    Lock lock(mutex_);
+    closed = stopped_;
+    if (!closed) {
+      Error refusal{Code::kOverloaded, "too much waits for the disk; try again shortly"};
+      Admission admission = Admission::kOverloaded;
+      if (refuse_with != nullptr) {
+        refusal = *refuse_with;
+      } else {
+        admission =
+            admit({used_bytes, queued_bytes_.load(std::memory_order_relaxed), queued_events_},
+                  bytes, events, limits_);
+        if (admission == Admission::kFull)
+          refusal = {Code::kFull,
+                     "the spool holds " + std::to_string(used_bytes) +
+                         " bytes of spool.max_bytes = " + std::to_string(limits_.max_bytes) +
+                         "; it takes events again as soon as delivery frees room"};
+      }
+      if (admission == Admission::kEnter) {
+        queued_bytes_.store(queued_bytes_.load(std::memory_order_relaxed) + bytes,
+                            std::memory_order_relaxed);
+        queued_events_ += events;
+        queue_.appends.push_back(std::move(request));
+      } else {
+        queue_.refusals.push_back({std::move(request.done), std::move(refusal)});
+      }
+      wake();
+    }
+  }
+  if (closed) request.done(Error{Code::kShuttingDown, "the spool is closed"});
+}
+
+void Committer::submit(std::unique_ptr<Op> op) {
+  {
+    Lock lock(mutex_);
+    if (!stopped_) {
+      const bool rides = op->urgency == Urgency::kRide;
+      const bool first = queue_.ops.empty();
+      if (first) oldest_ride_ = now();
+      queue_.ops.push_back(std::move(op));
+      if (!rides) wake();
+      // The first ride ends a sleep without deadline.
+      if (rides && first && sleeping_) changed_.notify_one();
+      return;
+    }
+  }
+  op->finish(Error{Code::kShuttingDown, "the spool is closed"});
+}
+
+bool Committer::due(std::chrono::steady_clock::time_point at) const {
+  if (urgent_ || (stopping_ && !queue_.empty())) return true;
+  return !queue_.ops.empty() && at >= oldest_ride_ + kMaxRide;
+}
+
+void Committer::loop() {
+  for (;;) {
+    {
+      Lock lock(mutex_);
+      while (aborting_ || !due(now())) {
+        if (stopping_) return;
+        sleeping_ = true;
+        if (queue_.ops.empty()) {
+          changed_.wait(mutex_);
+        } else {
+          changed_.wait_until(mutex_, oldest_ride_ + kMaxRide);
+        }
+        sleeping_ = false;
+      }
+      std::swap(queue_, taken_);
+      urgent_ = false;
+    }
+    write_taken();
+  }
+}
+
+bool Committer::turn() {
+  {
+    Lock lock(mutex_);
+    if (!due(now())) return false;
+    std::swap(queue_, taken_);
+    urgent_ = false;
+  }
+  write_taken();
+  return true;
+}
+
+void Committer::write_taken() {
+  for (Refusal& refusal : taken_.refusals) refusal.done(std::move(refusal.error));
+  taken_.refusals.clear();
+  std::size_t next = 0;
+  group_.ops.swap(taken_.ops);
+  do {
+    group_.events = 0;
+    group_.bytes = 0;
+    for (; next < taken_.appends.size(); ++next) {
+      const AppendBatch& batch = taken_.appends[next].batch;
+      if (group_.events > 0 && (group_.events + batch.size() > kMaxGroupEvents ||
+                                group_.bytes + batch.bytes() > kMaxGroupBytes))
+        break;
+      group_.events += batch.size();
+      group_.bytes += batch.bytes();
+      group_.appends.push_back(std::move(taken_.appends[next]));
+    }
+    const std::uint64_t events = group_.events;
+    const std::uint64_t bytes = group_.bytes;
+    write_(group_);
+    group_.appends.clear();
+    Lock lock(mutex_);
+    queued_events_ -= events;
+    queued_bytes_.store(queued_bytes_.load(std::memory_order_relaxed) - bytes,
+                        std::memory_order_relaxed);
+  } while (next < taken_.appends.size() || !group_.ops.empty());
+  taken_.appends.clear();
+}
+
+}  // namespace signal_agent::spool

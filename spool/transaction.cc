@@ -1,0 +1,185 @@
+#include "spool/transaction.h"
+
+#include <rocksdb/db.h>
+#include <rocksdb/write_batch.h>
+
+#include <algorithm>
+
+#include "config/base/log.h"
+
+namespace signal_agent::spool {
+
+const CursorRecord* Transaction::cursor(CursorId id) const {
+  if (removed_.contains(id)) return nullptr;
+  if (const auto found = changed_.find(id); found != changed_.end()) return &found->second;
+  const auto found = before_.cursors.find(id);
+  return found == before_.cursors.end() ? nullptr : &found->second;
+}
+
+void Transaction::set_cursor(CursorRecord cursor) {
+  const CursorId id = cursor.id;
+  changed_.insert_or_assign(id, std::move(cursor));
+}
+
+void Transaction::remove_cursor(CursorId id) {
+  changed_.erase(id);
+  removed_.insert(id);
+}
+
+std::vector<const CursorRecord*> Transaction::cursors() const {
+  std::vector<const CursorRecord*> all;
+  for (const auto& [id, record] : before_.cursors)
+    if (const CursorRecord* now = cursor(id)) all.push_back(now);
+  for (const auto& [id, record] : changed_)
+    if (!before_.cursors.contains(id)) all.push_back(&record);
+  return all;
+}
+
+Result<std::string> Transaction::event_bytes(Seq seq) const {
+  rocksdb::ReadOptions options;
+  options.fill_cache = false;
+  std::string bytes;
+  const SeqKey key = seq_key(seq.value);
+  const rocksdb::Status status =
+      store_.db().Get(options, store_.events(), rocksdb::Slice(key.data(), key.size()), &bytes);
+  if (!status.ok()) return error_of(status, "reading event " + std::to_string(seq.value));
+  if (auto event = decode_event(bytes, seq); !event) return std::move(event).error();
+  return bytes;
+}
+
+void Transaction::raise_floor() {
+  bool held = false;
+  Seq lowest = state_.last;
+  for (const CursorRecord* cursor : cursors()) {
+    if (!cursor->holds_disk) continue;
+    held = true;
+    lowest = std::min(lowest, cursor->mark);
+  }
+  if (held) state_.floor = std::max(state_.floor, lowest);
+}
+
+bool Transaction::state_changed() const {
+  const StateRecord& before = before_.state;
+  return state_.last != before.last || state_.floor != before.floor ||
+         state_.stored != before.stored || state_.next_cursor != before.next_cursor ||
+         state_.lost != before.lost || state_.id_count != before.id_count;
+}
+
+std::uint64_t skip_freed(CursorRecord& cursor, const Ledger& ledger, const StateRecord& state) {
+  std::uint64_t skipped = settle_range(cursor, ledger.gaps, {{1}, state.floor});
+  for (const SeqRange& range : ledger.freed.ranges())
+    skipped += settle_range(cursor, ledger.gaps, range);
+  advance_mark(cursor, ledger.gaps, state.floor, state.last);
+  return skipped;
+}
+
+namespace {
+
+/// The oldest dead letters go until `more_events` and `more_bytes` fit; false when they cannot.
+Result<bool> make_room(Transaction& transaction, CursorRecord& cursor, std::uint64_t more_events,
+                       std::uint64_t more_bytes) {
+  const DeadLetterSettings& limits = transaction.dead_limits();
+  const auto fits = [&] {
+    return cursor.buried + more_events <= limits.max_events &&
+           cursor.dead_letter_bytes + more_bytes <= limits.max_bytes;
+  };
+  if (fits()) return true;
+  if (limits.when_full != WhenFull::kDropOldest) return false;
+  std::uint64_t dropped = 0;
+  DeadQuery at_rest;
+  at_rest.replaying = false;
+  auto scanned =
+      transaction.dead().scan(cursor.id, at_rest, {}, [&](Seq seq, const DeadHeader& header) {
+        if (fits()) return false;
+        transaction.dead().erase(transaction.batch(), cursor.id, seq);
+        cursor.buried -= 1;
+        cursor.dead_letter_bytes -= std::min(cursor.dead_letter_bytes, header.event_bytes);
+        cursor.discarded += 1;
+        ++dropped;
+        return true;
+      });
+  if (!scanned) return std::move(scanned).error();
+  if (dropped > 0)
+    log::warn("dead letters are full: the oldest were discarded",
+              {{"cursor", cursor.name}, {"discarded", dropped}});
+  return fits();
+}
+
+}  // namespace
+
+Result<void> settle(Transaction& transaction, CursorId id, const Settlement& settlement) {
+  const CursorRecord* found = transaction.cursor(id);
+  if (found == nullptr) return Error{Code::kNotFound, "no cursor " + std::to_string(id)};
+  const Seq last = transaction.state().last;
+  if (settlement.mark > last)
+    return Error{Code::kInvalid, "the mark " + std::to_string(settlement.mark.value) +
+                                     " lies behind the last event " + std::to_string(last.value)};
+  CursorRecord cursor = *found;
+  const RangeSet& gaps = transaction.before().gaps;
+  const DeadLetters& dead = transaction.dead();
+  rocksdb::WriteBatch& batch = transaction.batch();
+
+  for (const Seq seq : settlement.replayed) {
+    auto header = dead.header(id, seq);
+    if (!header) return std::move(header).error();
+    if (!*header) continue;  // settled before: a completion was answered twice
+    dead.erase(batch, id, seq);
+    cursor.buried -= 1;
+    cursor.dead_letter_bytes -= std::min(cursor.dead_letter_bytes, (*header)->event_bytes);
+    cursor.acked += 1;
+  }
+  for (const DeadLetter& letter : settlement.update) {
+    auto header = dead.header(id, letter.seq);
+    if (!header) return std::move(header).error();
+    if (!*header) continue;
+    dead.put_header(batch, id, letter.seq, {letter.why, letter.replaying, (*header)->event_bytes});
+  }
+
+  std::vector<std::pair<const DeadLetter*, std::string>> burials;
+  std::uint64_t bury_bytes = 0;
+  for (const DeadLetter& letter : settlement.bury) {
+    if (letter.seq > last || unsettled(cursor, gaps, {letter.seq, letter.seq}) == 0) {
+      log::warn("an event to bury was settled already",
+                {{"cursor", cursor.name}, {"seq", letter.seq.value}});
+      continue;
+    }
+    std::string bytes;
+    if (letter.encoded.empty()) {
+      auto stored = transaction.event_bytes(letter.seq);
+      if (!stored) {
+        log::error("an event to bury cannot be read and counts as damaged",
+                   {{"cursor", cursor.name},
+                    {"seq", letter.seq.value},
+                    {"error", stored.error().message}});
+        cursor.damaged += settle_range(cursor, gaps, {letter.seq, letter.seq});
+        continue;
+      }
+      bytes = std::move(stored).value();
+    }
+    settle_range(cursor, gaps, {letter.seq, letter.seq});
+    bury_bytes += letter.encoded.empty() ? bytes.size() : letter.encoded.size();
+    burials.emplace_back(&letter, std::move(bytes));
+  }
+  if (!burials.empty()) {
+    auto room = make_room(transaction, cursor, burials.size(), bury_bytes);
+    if (!room) return std::move(room).error();
+    if (!*room)
+      return Error{Code::kFull, "the dead letters of \"" + cursor.name +
+                                    "\" are full: " + std::to_string(cursor.buried) + " entries, " +
+                                    std::to_string(cursor.dead_letter_bytes) +
+                                    " bytes; replay or discard some, or raise dead_letters.*"};
+    for (const auto& [letter, bytes] : burials) {
+      const std::string_view encoded = letter->encoded.empty() ? bytes : letter->encoded;
+      dead.put(batch, id, letter->seq, {letter->why, letter->replaying, encoded.size()}, encoded);
+      cursor.buried += 1;
+      cursor.dead_letter_bytes += encoded.size();
+    }
+  }
+  apply(cursor, settlement, gaps, last);
+  if (!settlement.bury.empty() || !settlement.replayed.empty() || !settlement.update.empty())
+    transaction.touch_dead(id);
+  transaction.set_cursor(std::move(cursor));
+  return {};
+}
+
+}  // namespace signal_agent::spool

@@ -1,0 +1,92 @@
+// Transaction: what one commit will change, on paper first. Ops work on copies of the books; the
+// spool publishes the copies when the write succeeded and throws them away when it did not.
+// Internal to spool/; committer thread only.
+#pragma once
+
+#include <map>
+#include <set>
+#include <vector>
+
+#include "spool/codec.h"
+#include "spool/cursor.h"
+#include "spool/dead_letters.h"
+
+namespace rocksdb {
+class WriteBatch;
+}
+
+namespace signal_agent::spool {
+
+/// The spool's books as last written to disk.
+struct Ledger {
+  std::string spool_id;
+  StateRecord state;
+  std::map<CursorId, CursorRecord> cursors;
+  RangeSet gaps;    // numbers without an event
+  RangeSet burned;  // those of them that were never answered
+  RangeSet freed;   // above the floor, settled by every holder: may be gone from disk
+};
+
+class Transaction {
+ public:
+  Transaction(const Ledger& before, const Store& store, const DeadLetterSettings& dead_limits,
+              rocksdb::WriteBatch& batch)
+      : before_(before),
+        dead_(store),
+        store_(store),
+        dead_limits_(dead_limits),
+        batch_(batch),
+        state_(before.state) {}
+
+  // --- what ops use -----------------------------------------------------------------------------
+
+  /// A copy as this transaction has it so far; null when there is no such cursor.
+  const CursorRecord* cursor(CursorId id) const;
+  /// Takes the changed copy.
+  void set_cursor(CursorRecord cursor);
+  void remove_cursor(CursorId id);
+  std::vector<const CursorRecord*> cursors() const;
+
+  StateRecord& state() { return state_; }
+  const Ledger& before() const { return before_; }
+  const DeadLetters& dead() const { return dead_; }
+  const DeadLetterSettings& dead_limits() const { return dead_limits_; }
+  rocksdb::WriteBatch& batch() { return batch_; }
+
+  /// Dead letters read during this transaction do not show what it changes in them: whoever wants
+  /// to read those of a cursor that was touched waits for the next one.
+  bool dead_touched(CursorId id) const { return dead_touched_.contains(id); }
+  void touch_dead(CursorId id) { dead_touched_.insert(id); }
+
+  /// The event's bytes as they lie in the spool.
+  Result<std::string> event_bytes(Seq seq) const;
+
+  // --- what the spool uses
+  // ------------------------------------------------------------------------
+
+  /// The floor follows the lowest mark of those that hold disk; never goes back.
+  void raise_floor();
+  const std::map<CursorId, CursorRecord>& changed() const { return changed_; }
+  const std::set<CursorId>& removed() const { return removed_; }
+  bool state_changed() const;
+
+ private:
+  const Ledger& before_;
+  DeadLetters dead_;
+  const Store& store_;
+  const DeadLetterSettings& dead_limits_;
+  rocksdb::WriteBatch& batch_;
+  StateRecord state_;
+  std::map<CursorId, CursorRecord> changed_;
+  std::set<CursorId> removed_;
+  std::set<CursorId> dead_touched_;
+};
+
+/// The floor's next for a cursor that resumes behind it, and for one that begins: what was freed is
+/// taken off its books. Returns how many events it lost that way.
+std::uint64_t skip_freed(CursorRecord& cursor, const Ledger& ledger, const StateRecord& state);
+
+/// Applies a settlement, dead letters included. kNotFound, kInvalid, kFull: nothing was changed.
+Result<void> settle(Transaction& transaction, CursorId id, const Settlement& settlement);
+
+}  // namespace signal_agent::spool
