@@ -97,8 +97,8 @@ class Forwarder {
 
   // --- a thread of its own -------------------------------------------------------------------
   void start();
-  /// Stops sending, settles what is in flight until the deadline, ends the thread. True when nothing
-  /// was left in flight (false: at most a window may be sent again). Idempotent.
+  /// Stops sending, settles what is in flight until the deadline, ends the thread. True when
+  /// nothing was left in flight (false: at most a window may be sent again). Idempotent.
   bool stop(std::chrono::milliseconds deadline);
   /// Makes the loop look at once. Any thread.
   void wake();

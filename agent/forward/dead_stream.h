@@ -1,0 +1,36 @@
+// DeadStream: the dead letters of one kind that are to be sent, in sequence order, read in pages.
+// The second source of the forwarder. One thread.
+#pragma once
+
+#include <cstddef>
+#include <set>
+#include <vector>
+
+#include "config/base/result.h"
+#include "spool/spool.h"
+
+namespace signal_agent::forward {
+
+class DeadStream {
+ public:
+  /// `which` restricts by `self_healing` or `replaying`.
+  DeadStream(const spool::Spool& spool, spool::CursorId cursor, spool::DeadQuery which);
+
+  /// The next one, null when there is none (any more). Those in `skip` are on their way already.
+  Result<const spool::DeadLetter*> peek(const std::set<std::uint64_t>& skip);
+  spool::DeadLetter take();
+  /// Begins again with the oldest: what failed meanwhile comes once more.
+  void restart();
+  /// True when everything was read since the last restart().
+  bool exhausted() const { return finished_ && next_ == page_.size(); }
+
+ private:
+  const spool::Spool& spool_;
+  spool::CursorId cursor_;
+  spool::DeadQuery which_;
+  std::vector<spool::DeadLetter> page_;
+  std::size_t next_ = 0;
+  bool finished_ = false;
+};
+
+}  // namespace signal_agent::forward
