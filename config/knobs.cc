@@ -602,9 +602,13 @@ const std::vector<IntakeKeyKnob>& intake_key_knobs() {
       secret_knob<IntakeKey>(
           "key", [](IntakeKey& k) -> Secret& { return k.key; },
           "What clients send as Bearer token or as user name of Basic authentication."),
-      secret_knob<IntakeKey>(
-          "hmac_secret", [](IntakeKey& k) -> std::optional<Secret>& { return k.hmac_secret; },
-          "With it, clients may sign requests instead: X-Signature over X-Timestamp and the body."),
+      or_word<IntakeKey>(
+          secret_knob<IntakeKey>(
+              "hmac_secret", [](IntakeKey& k) -> std::optional<Secret>& { return k.hmac_secret; },
+              "With it, clients may sign requests instead: X-Signature over X-Timestamp and the "
+              "body."),
+          "", [](IntakeKey& k) { k.hmac_secret.reset(); },
+          [](const IntakeKey& k) { return !k.hmac_secret; }),
       {.key = "rate_limit_per_second",
        .allowed = "a number from 0 to 1000000000",
        .help = "Events per second before 429 RATE_LIMITED; 0 is no limit.",
