@@ -52,7 +52,8 @@ struct DeliveryReport {
 enum class SendStatus {
   kAccepted,   // a report will come
   kQueueFull,  // nothing taken; poll and try again
-  kRefused,    // nothing taken, no report will come; `error` says why (persisted = no)
+  kRefused,    // nothing taken, no report will come; `error` says why (persisted = no). After the
+               // end of the instance always _FATAL: health() has the cause
 };
 struct SendResult {
   SendStatus status = SendStatus::kAccepted;

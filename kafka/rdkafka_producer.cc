@@ -257,8 +257,9 @@ SendResult RdkafkaProducer::send(const Record& record) {
       result.error == RD_KAFKA_RESP_ERR__QUEUE_FULL ? SendStatus::kQueueFull : SendStatus::kRefused;
   result.text = rd_kafka_error_string(error);
   rd_kafka_error_destroy(error);
-  if (result.error == RD_KAFKA_RESP_ERR__FATAL) {
-    note_fatal();
+  note_fatal();
+  if (health_.fatal) {  // some versions answer with the cause instead: health() has it
+    result.error = RD_KAFKA_RESP_ERR__FATAL;
     result.text = health_.fatal_text;
   }
   return result;
