@@ -3,10 +3,7 @@
 The agent is the built binary (environment SIGNAL_AGENT), driven as an operator would: a config
 file, its log, its ports. The witness is the broker, read back by an independent client.
 """
-import base64
 import ctypes
-import gzip
-import hashlib
 import http.client
 import json
 import os
@@ -15,7 +12,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,7 +24,6 @@ from typing import Optional
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 import reader  # noqa: E402
-from reader import Record  # noqa: E402,F401
 from kafka_broker import Broker  # noqa: E402
 
 BINARY = pathlib.Path(os.environ.get("SIGNAL_AGENT", ROOT / "build" / "release" / "signal-agent"))
@@ -120,18 +115,25 @@ class Agent:
             self.process = subprocess.Popen([BINARY, "run", "--config", self.config], stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log, preexec_fn=_end_with_parent)
         if wait:
-            wait_until(self._up, lambda: f"agent ready\n{self.log_tail()}", START_SECONDS, 0.005)
+            self.wait_ready()
         return self
 
-    def _up(self):
-        text = self.log()
-        for line in text.splitlines():
-            if "listening" in line and (address := re.search(r"127\.0\.0\.1:(\d+)", line)):
-                which = "admin" if "admin" in line else "intake"
-                setattr(self, which, ("127.0.0.1", int(address[1])))
+    def wait_ready(self):
+        """It listens and its spool is open."""
+        wait_until(lambda: self.listens() and 'msg=ready' in self.log(),
+                   lambda: f"agent ready\n{self.log_tail()}", START_SECONDS, 0.005)
+
+    def listens(self):
+        """Every listener of this start has been named in the log."""
+        found = {}
+        for line in self.log().splitlines():
+            if "msg=listening" in line and (address := re.search(r"127\.0\.0\.1:(\d+)", line)):
+                found["admin" if "listener=admin" in line else "intake"] = ("127.0.0.1", int(address[1]))
         if self.process.poll() is not None:
             raise AssertionError(f"agent ended with {self.process.returncode}\n{self.log_tail()}")
-        return re.search(r"\bready\b", text) and self.intake and self.admin
+        if len(found) == 2:
+            self.intake, self.admin = found["intake"], found["admin"]
+        return len(found) == 2
 
     def log(self):
         """What it logged since the last start."""
@@ -172,6 +174,10 @@ class Agent:
         finally:
             connection.close()
 
+    def spool_state(self):
+        return next(dict(key[1:])["state"] for key, value in self.metrics().items()
+                    if key[0] == "signal_agent_spool_state" and value == 1)
+
     def token(self):
         return (self.state_dir / "admin.token").read_text().strip()
 
@@ -191,13 +197,17 @@ class Agent:
 
     def balance(self, name="kafka"):
         """The equation of one integration from one scrape, checked; returns its members."""
-        scrape = self.metrics()
         label = ("integration", name)
+        scrape = {}
+
+        def opened():  # the books are not there before the spool is open
+            scrape.clear()
+            scrape.update(self.metrics())
+            return ("signal_agent_events_stored_total", label) in scrape
+        wait_until(opened, lambda: f"books of {name} in /metrics\n{self.log_tail()}", 30)
 
         def of(metric):
-            key = (f"signal_agent_events_{metric}", label)
-            assert key in scrape, f"no {key} among {sorted(key for key in scrape if label in key)}"
-            return int(scrape[key])
+            return int(scrape[f"signal_agent_events_{metric}", label])
         members = {"stored": of("stored_total"), "acked": of("acked_total"), "filtered": of("filtered_total"),
                    "discarded": of("discarded_total"), "buried": of("buried"), "damaged": of("damaged_total"),
                    "pending": of("pending")}
@@ -320,6 +330,9 @@ class Load(threading.Thread):
                     time.sleep(self.pause)
         except Exception as error:  # noqa: BLE001  reported by stop()
             self.error = error
+        finally:
+            if self._connection is not None:
+                self._connection.close()
 
     def _deliver(self, events):
         body = b"\n".join(event.raw for event in events)
@@ -482,6 +495,8 @@ class BrokerCase(unittest.TestCase):
         shutil.rmtree(cls._directory, ignore_errors=True)
 
     def setUp(self):
+        if not self.broker.pid:  # an earlier test ended in its outage
+            self.broker.start()
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="agent-", dir=self._directory))
         self.topic = f"topic-{self.directory.name}"
         self.broker.create_topic(self.topic, self.PARTITIONS, writer="agent")

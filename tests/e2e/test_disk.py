@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+"""The spool is full, the disk is full, the disk is read-only: 503 with Retry-After, delivery goes on,
+intake recovers by itself. Uses small file systems of its own and therefore needs to mount: run as
+root, as continuous integration does."""
+import os
+import pathlib
+import subprocess
+
+import harness
+from harness import BrokerCase, check, message_id_of, wait_until
+
+BATCH_BYTES = 100 * 1000
+
+
+def run(*command):
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        raise AssertionError(f"{' '.join(map(str, command))}: {done.stdout}\nThis test mounts file systems: it needs root "
+                             "with CAP_SYS_ADMIN, and cannot prove anything without.")
+
+
+class Disk(BrokerCase):
+    def mount_tmpfs(self, megabytes):
+        point = self.directory / "mnt"
+        point.mkdir()
+        run("mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", point)
+        self.addCleanup(run, "umount", "-l", point)
+        return point
+
+    def mount_ext4(self, megabytes):
+        image, point = self.directory / "disk.img", self.directory / "mnt"
+        point.mkdir()
+        with open(image, "wb") as file:
+            file.truncate(megabytes << 20)
+        run("mkfs.ext4", "-q", image)
+        self.mount_image(image, point)
+        self.addCleanup(lambda: subprocess.run(["umount", "-l", point], stderr=subprocess.DEVNULL))
+        return image, point
+
+    @staticmethod
+    def mount_image(image, point):
+        run("mount", "-o", "loop,errors=remount-ro", image, point)
+
+    def fill(self, agent, limit=5000):
+        """Posts until intake refuses; returns what was accepted and the refusal."""
+        accepted = []
+        for number in range(limit):
+            events = [b'{"type":"page","messageId":"%d-%d","userId":"%d","pad":"%s"}'
+                      % (number, index, index, b"p" * (BATCH_BYTES // 10)) for index in range(10)]
+            status, answer, headers = agent.post("/v1/batch", b"\n".join(events))
+            if status != 200:
+                return accepted, status, answer["error"]["code"], headers
+            self.assertEqual(answer["accepted"], 10)
+            accepted += events
+        self.fail(f"never refused after {len(accepted)} events")
+
+    def assert_refused(self, status, code, headers, wanted):
+        self.assertEqual((status, code), (503, wanted))
+        self.assertGreaterEqual(int(headers["Retry-After"]), 1)
+
+    def assert_recovers(self, agent, seconds=90):
+        """Intake takes events again by itself."""
+        last = []
+
+        def taken():
+            last[:] = agent.post("/v1/batch", b'{"type":"page","messageId":"recovered","userId":"r"}')
+            return last[0] == 200
+        wait_until(taken, lambda: f"intake recovered: {last}\n{agent.log_tail()}", seconds, 0.2)
+        self.assertEqual(agent.get("/readyz")[0], 200)
+
+    def assert_all_there(self, accepted, crashes=0):
+        """Everything answered is in the topic, once, in order for each key, and unchanged."""
+        found = {}
+        for record in self.records(headers=False):
+            found.setdefault(message_id_of(record.value), []).append(record)
+        lost = [event for event in accepted if message_id_of(event) not in found]
+        self.assertEqual(lost[:1], [], f"{len(lost)} of {len(accepted)} lost")
+        for event in accepted:
+            records = found[message_id_of(event)]
+            self.assertEqual(records[0].value, event)
+            if not crashes:
+                self.assertEqual(len(records), 1)
+        for key in range(10):
+            offsets = [found[message_id_of(event)][0].offset for event in accepted if b'"userId":"%d"' % key in event]
+            self.assertEqual(offsets, sorted(offsets))
+
+    def test_a_full_spool_refuses_delivers_and_takes_events_again(self):
+        self.broker.stop()
+        agent = self.agent(settings={"spool.max_bytes": "4MiB"}).start()
+        accepted, status, code, headers = self.fill(agent)
+        self.assert_refused(status, code, headers, "SPOOL_FULL")
+        self.assertLess(len(accepted) * BATCH_BYTES / 10, 4.5 * (1 << 20))
+        self.assertGreater(len(accepted) * BATCH_BYTES / 10, 3 * (1 << 20))
+        ready, text = agent.get("/readyz")
+        self.assertEqual(ready, 503)
+        self.assertIn("SPOOL_FULL", text)
+        self.broker.start()
+        agent.wait_drained()
+        self.assert_recovers(agent)
+        agent.wait_drained()
+        self.assert_all_there(accepted)
+
+    def test_a_full_spool_drops_the_oldest_where_that_was_asked_for(self):
+        self.broker.stop()
+        agent = self.agent(settings={"spool.max_bytes": "4MiB", "spool.when_full": "drop_oldest",
+                                     "delivery.window_events": 10, "delivery.window_bytes": "1MiB"}).start()
+        sent = []
+        for number in range(100):
+            events = [b'{"type":"page","messageId":"%d-%d","userId":"%d","pad":"%s"}'
+                      % (number, index, index, b"p" * (BATCH_BYTES // 10)) for index in range(10)]
+            status, answer, _ = agent.post("/v1/batch", b"\n".join(events))
+            self.assertEqual((status, answer.get("accepted")), (200, 10), answer)
+            sent += events
+        discarded = agent.balance()["discarded"]
+        self.assertGreater(discarded, 500)
+        self.broker.start()
+        members = agent.wait_drained()
+        self.assertEqual(members["acked"] + members["discarded"], len(sent))
+        self.assert_all_there(sent[-200:])
+        self.assertEqual(self.broker.count(self.topic), members["acked"])
+
+    def test_a_full_disk_refuses_before_it_hurts_and_recovers_by_itself(self):
+        point = self.mount_tmpfs(160)
+        self.broker.stop()
+        agent = self.agent(settings={"spool.min_free_bytes": "40MiB"}, state_dir=point / "state").start()
+        accepted, status, code, headers = self.fill(agent)
+        self.assert_refused(status, code, headers, "DISK_FULL")
+        free = os.statvfs(point)
+        self.assertGreater(free.f_bavail * free.f_frsize, 10 << 20, "the reserve is gone")
+        self.broker.start()
+        agent.wait_drained()  # the reserve is what cursor writes need
+        self.assert_recovers(agent)
+        agent.wait_drained()
+        self.assert_all_there(accepted)
+
+    def test_a_disk_filled_by_somebody_else_stops_intake_and_nothing_is_lost(self):
+        point = self.mount_tmpfs(160)
+        self.broker.stop()
+        agent = self.agent(settings={"spool.min_free_bytes": "8MiB"}, state_dir=point / "state").start()
+        first = [b'{"type":"page","messageId":"a-%d","userId":"1","pad":"%s"}' % (number, b"p" * 1000) for number in range(400)]
+        status, answer, _ = agent.post("/v1/batch", b"\n".join(first))
+        self.assertEqual((status, answer["accepted"]), (200, 400))
+        ballast = point / "ballast"
+        with open(ballast, "wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(b"b" * (1 << 16))
+            except OSError:
+                pass  # not one byte left
+        accepted, status, code, headers = self.fill(agent)
+        self.assertEqual(status, 503)
+        self.assertIn(code, ("DISK_FULL", "SPOOL_FAILED"))
+        self.assertGreaterEqual(int(headers["Retry-After"]), 1)
+        self.assertIsNone(agent.process.poll(), "the agent ended")
+        self.assertEqual(agent.get("/healthz")[0], 200)
+        self.assertEqual(agent.get("/readyz")[0], 503)
+        ballast.unlink()
+        self.assert_recovers(agent)
+        self.broker.start()
+        agent.wait_drained()
+        self.assert_all_there(first + accepted)
+
+    def test_a_read_only_disk_at_start_is_a_state_and_not_an_end(self):
+        point = self.mount_tmpfs(160)
+        (point / "state").mkdir()
+        agent = self.agent(state_dir=point / "state").start()
+        status, answer, _ = agent.post("/v1/batch", b'{"type":"page","messageId":"1-1","userId":"1"}')
+        self.assertEqual(status, 200)
+        agent.wait_drained()
+        self.assertEqual(agent.terminate(), 0)
+        run("mount", "-o", "remount,ro", point)
+        agent.start(wait=False)
+        wait_until(agent.listens, "listeners")
+        status, answer, headers = agent.post("/v1/batch", b'{"type":"page","messageId":"1-2","userId":"1"}')
+        self.assert_refused(status, answer["error"]["code"], headers, "SPOOL_FAILED")
+        self.assertEqual(agent.get("/healthz")[0], 200)
+        self.assertEqual(agent.get("/readyz")[0], 503)
+        self.assertIn("ead-only", agent.log())
+        run("mount", "-o", "remount,rw", point)
+        self.assert_recovers(agent)
+        agent.wait_drained()
+        self.assert_all_there([b'{"type":"page","messageId":"1-1","userId":"1"}'])
+
+    def test_a_disk_that_turns_read_only_loses_nothing(self):
+        image, point = self.mount_ext4(200)
+        agent = self.agent(settings={"delivery.provenance_headers": True, "delivery.window_events": 200},
+                           state_dir=point / "state").start()
+        sender = self.load(agent, 5)
+        wait_until(lambda: self.broker.count(self.topic) > 500, "delivery before")
+        loop = subprocess.run(["losetup", "-n", "-O", "NAME", "-j", image], stdout=subprocess.PIPE, text=True, check=True)
+        pathlib.Path(f"/sys/fs/ext4/{pathlib.Path(loop.stdout.strip()).name}/trigger_fs_error").write_text("test")
+        wait_until(lambda: sender.refusals, "a refusal")
+        self.assertTrue(set(sender.refusals) <= {"SPOOL_FAILED", "DISK_FULL"}, sender.refusals)
+        self.assertIsNone(agent.process.poll(), "the agent ended")
+        self.assertEqual(agent.get("/readyz")[0], 503)
+        agent.kill()
+        run("umount", point)
+        subprocess.run(["e2fsck", "-p", "-f", image], stdout=subprocess.DEVNULL)
+        self.mount_image(image, point)
+        agent.start()
+        sender.stop()
+        members = agent.wait_drained()
+        # Each fresh start of the process over the failed disk may repeat a window; it is one without a synced write.
+        verdict = check(self.records(), [sender], self.PARTITIONS, crashes=1, window=200)
+        self.assertEqual(members["stored"], verdict.events)
+
+
+if __name__ == "__main__":
+    harness.main()

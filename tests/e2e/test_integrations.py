@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""Several integrations over one spool: one that is down holds up nobody, and disk is freed behind all."""
+import socket
+import threading
+
+import harness
+from harness import BrokerCase, check, integration, wait_until
+from kafka_broker import free_ports
+
+SETTINGS = {"delivery.provenance_headers": True}
+
+
+class Door(threading.Thread):
+    """A port that refuses connections until open() lets them through to `target`."""
+
+    def __init__(self, target):
+        super().__init__(daemon=True)
+        self.address = ("127.0.0.1", free_ports(1)[0])
+        self.target = target
+        self._listener = None
+
+    @property
+    def bootstrap(self):
+        return f"{self.address[0]}:{self.address[1]}"
+
+    def open(self):
+        self._listener = socket.create_server(self.address)
+        self.start()
+
+    def run(self):
+        while True:
+            try:
+                inner, _ = self._listener.accept()
+            except OSError:
+                return
+            outer = socket.create_connection(self.target)
+            for source, sink in ((inner, outer), (outer, inner)):
+                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _pump(source, sink):
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+        except OSError:
+            pass
+        for end in (source, sink):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def close(self):
+        if self._listener:
+            self._listener.close()
+
+
+def folder_bytes(path):
+    return sum(file.stat().st_blocks * 512 for file in path.rglob("*") if file.is_file())
+
+
+class Integrations(BrokerCase):
+    def down(self, topic, **fields):
+        """An integration whose cluster cannot be reached until the returned door is opened."""
+        door = Door(("127.0.0.1", self.broker.ports["SASL_SSL"]))
+        self.addCleanup(door.close)
+        return door, {**integration(self.broker, topic, name="down", bootstrap_servers=door.bootstrap), **fields}
+
+    def test_one_that_is_down_holds_up_nobody_and_gets_everything_later(self):
+        other = self.topic + "-down"
+        self.write_topic(other)
+        door, down = self.down(other)
+        agent = self.agent([integration(self.broker, self.topic, name="up"), down], SETTINGS).start()
+        senders = [self.load(agent, seed, limit=3000) for seed in (1, 2)]
+        for sender in senders:
+            sender.join(120)
+            sender.stop()
+        members = agent.wait_drained("up")
+        verdict = check(self.records(), senders, self.PARTITIONS)
+        self.assertEqual((verdict.copies, members["acked"]), (0, verdict.events))
+        self.assertEqual(agent.balance("down")["pending"], verdict.events)
+        self.assertEqual(self.broker.count(other), 0)
+        door.open()
+        agent.wait_drained("down")
+        self.assertEqual(check(self.records(other), senders, self.PARTITIONS).copies, 0)
+
+    def test_disk_is_freed_only_behind_both(self):
+        other = self.topic + "-down"
+        self.write_topic(other)
+        door, down = self.down(other)
+        agent = self.agent([integration(self.broker, self.topic, name="up"), down], SETTINGS).start()
+        body = b"[" + b",".join(b'{"type":"page","userId":"%d","pad":"%s"}' % (number, b"p" * 10_000)
+                                for number in range(100)) + b"]"
+
+        def send(megabytes):
+            for _ in range(megabytes):
+                status, answer, _ = agent.post("/v1/batch", body)
+                self.assertEqual((status, answer["accepted"]), (200, 100))
+        send(120)
+        agent.wait_drained("up")
+        held = folder_bytes(agent.state_dir)
+        self.assertGreater(held, 110_000_000, "freed although one integration still needs it")
+        self.assertGreater(agent.metrics()[("signal_agent_spool_bytes",)], 110_000_000)
+        door.open()
+        agent.wait_drained("down")
+        self.assertEqual(self.broker.count(other), 12_000)
+        wait_until(lambda: agent.metrics()[("signal_agent_spool_bytes",)] < 5_000_000, "logical bytes freed")
+        send(20)
+        wait_until(lambda: folder_bytes(agent.state_dir) < 80_000_000, lambda:
+                   f"disk freed, {folder_bytes(agent.state_dir)} bytes of {held}")
+
+    def test_a_later_integration_starts_at_the_end_unless_it_asks_for_the_oldest(self):
+        topics = [self.topic + suffix for suffix in ("-end", "-oldest")]
+        for topic in topics:
+            self.write_topic(topic)
+        door, down = self.down(self.topic)  # holds the events
+        agent = self.agent([down], SETTINGS).start()
+        before = self.load(agent, 1, limit=200)
+        before.join(60)
+        before.stop()
+        self.assertEqual(agent.terminate(), 0)
+        agent.integrations += [integration(self.broker, topics[0], name="end"),
+                               {**integration(self.broker, topics[1], name="oldest"), "start": "oldest"}]
+        agent.write_config()
+        agent.start()
+        after = self.load(agent, 2, limit=200)
+        after.join(60)
+        after.stop()
+        agent.wait_drained("end")
+        agent.wait_drained("oldest")
+        check(self.records(topics[0]), [after], self.PARTITIONS)
+        check(self.records(topics[1]), [before, after], self.PARTITIONS)
+
+    def test_without_any_integration_events_are_kept_for_the_first_one(self):
+        agent = self.agent([], SETTINGS).start()
+        sender = self.load(agent, 1, limit=500)
+        sender.join(60)
+        sender.stop()
+        self.assertEqual(agent.terminate(), 0)
+        agent.integrations = [integration(self.broker, self.topic)]
+        agent.write_config()
+        agent.start()
+        members = agent.wait_drained()
+        self.assertEqual(check(self.records(), [sender], self.PARTITIONS).events, members["acked"])
+
+    def test_consent_filters_for_one_and_is_counted(self):
+        other = self.topic + "-all"
+        self.write_topic(other)
+        agent = self.agent([integration(self.broker, self.topic, name="consented", consent=["analytics"]),
+                            integration(self.broker, other, name="all")]).start()
+        granted = b'{"type":"page","context":{"consent":{"categories":{"analytics":true}}}}'
+        refused = [b'{"type":"page","context":{"consent":{"categories":{"analytics":false}}}}',
+                   b'{"type":"page","context":{"consent":{"categories":{"analytics":"true"}}}}', b'{"type":"page"}']
+        status, answer, _ = agent.post("/v1/batch", b"\n".join([granted, *refused]))
+        self.assertEqual((status, answer["accepted"]), (200, 4))
+        members = agent.wait_drained("consented")
+        self.assertEqual((members["acked"], members["filtered"]), (1, 3))
+        self.assertEqual([record.value for record in self.records()], [granted])
+        self.assertEqual(agent.wait_drained("all")["acked"], 4)
+
+    def test_a_changed_field_moves_no_cursor(self):
+        agent = self.agent(settings=SETTINGS).start()
+        first = self.load(agent, 1, limit=300)
+        first.join(60)
+        first.stop()
+        agent.wait_drained()
+        self.assertEqual(agent.terminate(), 0)
+        agent.integrations[0]["config"]["linger_ms"] = 50  # the name is the identity, fields may change
+        agent.write_config()
+        agent.start()
+        second = self.load(agent, 2, limit=300)
+        second.join(60)
+        second.stop()
+        agent.wait_drained()
+        self.assertEqual(check(self.records(), [first, second], self.PARTITIONS).copies, 0)
+
+
+if __name__ == "__main__":
+    harness.main()
