@@ -95,8 +95,8 @@ class Agent final : public Control {
   LiveFeed live_;
   std::shared_ptr<http::BodyBudget> budget_;
   ingest::SpoolSlot spool_slot_{nullptr};
-  std::unique_ptr<IntegrationStore> store_;  // null when unreadable: file integrations still run
-  std::unique_ptr<spool::Spool> spool_;      // set by the opener, published through spool_slot_
+  std::unique_ptr<IntegrationStore> store_;     // null when unreadable: file integrations still run
+  std::unique_ptr<spool::Spool> spool_;         // set by the opener, published through spool_slot_
   std::unique_ptr<Integrations> integrations_;  // before spool_ is destroyed they are stopped
   std::unique_ptr<ingest::Ingest> ingest_;
   std::unique_ptr<admin::Admin> admin_;

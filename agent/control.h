@@ -20,10 +20,10 @@ namespace signal_agent {
 
 /// One integration with all that is known of it now.
 struct IntegrationView {
-  Integration integration;
+  Integration integration = {};
   bool orphaned = false;                       // a cursor whose name is gone from the file
-  std::optional<spool::CursorState> cursor;    // none while the spool is not open
-  std::optional<forward::ForwarderStatus> delivery;
+  std::optional<spool::CursorState> cursor = {};    // none while the spool is not open
+  std::optional<forward::ForwarderStatus> delivery = {};
 };
 
 /// Everything one status answer, one scrape or one console page needs, taken at one moment.

@@ -69,7 +69,7 @@ class Integrations {
   struct Running {
     Integration integration;
     spool::CursorId cursor = 0;
-    std::shared_ptr<forward::Forwarder> forwarder;  // null: disabled, or the spool is not open
+    std::shared_ptr<forward::Forwarder> forwarder = nullptr;  // null: disabled, or the spool is not open
   };
 
   Result<void> attach(Running& running, bool first_of_all) EXCLUDES(mutex_);
@@ -83,7 +83,7 @@ class Integrations {
   LiveFeed& live_;
   std::shared_ptr<forward::WindowBudget> budget_;
 
-  Mutex changing_;  // one change at a time; the only lock held while mutex_ is taken
+  Mutex changing_;                 // one change at a time; the only lock held while mutex_ is taken
   spool::Spool* spool_ = nullptr;  // set once by open()
 
   mutable Mutex mutex_;

@@ -87,14 +87,17 @@ std::optional<int> wait_signal(std::chrono::milliseconds wait) {
   return number;
 }
 
-void notify_ready() { sd_notify(0, "READY=1"); }
+void notify_ready() {
+  sd_notify(0, "READY=1");
+}
 
 void notify_reloading() {
-  // systemd 253 and later want the monotonic time beside it (Type=notify-reload); older ones ignore it.
+  // systemd 253 and later want the monotonic time beside it (Type=notify-reload); older ones ignore
+  // it.
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
-  const std::uint64_t us =
-      static_cast<std::uint64_t>(now.tv_sec) * 1'000'000 + static_cast<std::uint64_t>(now.tv_nsec) / 1000;
+  const std::uint64_t us = static_cast<std::uint64_t>(now.tv_sec) * 1'000'000 +
+                           static_cast<std::uint64_t>(now.tv_nsec) / 1000;
   sd_notify(0, ("RELOADING=1\nMONOTONIC_USEC=" + std::to_string(us)).c_str());
 }
 
@@ -103,9 +106,13 @@ void notify_stopping(std::chrono::milliseconds at_most) {
   sd_notify(0, ("STOPPING=1\nEXTEND_TIMEOUT_USEC=" + std::to_string(us)).c_str());
 }
 
-void notify_status(const std::string& text) { sd_notify(0, ("STATUS=" + text).c_str()); }
+void notify_status(const std::string& text) {
+  sd_notify(0, ("STATUS=" + text).c_str());
+}
 
-void notify_watchdog() { sd_notify(0, "WATCHDOG=1"); }
+void notify_watchdog() {
+  sd_notify(0, "WATCHDOG=1");
+}
 
 std::optional<std::chrono::milliseconds> watchdog_interval() {
   std::uint64_t us = 0;

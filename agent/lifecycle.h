@@ -28,8 +28,8 @@ void notify_watchdog();
 /// How often notify_watchdog() is due (half of WatchdogSec), or none without a watchdog.
 std::optional<std::chrono::milliseconds> watchdog_interval();
 
-/// Listening sockets given by systemd (FileDescriptorName= says whose, intake unless "admin") or left
-/// by a predecessor image.
+/// Listening sockets given by systemd (FileDescriptorName= says whose, intake unless "admin") or
+/// left by a predecessor image.
 struct ListeningFds {
   std::vector<int> intake;
   std::vector<int> admin;

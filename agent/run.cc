@@ -1,0 +1,211 @@
+#include "agent/run.h"
+
+#include <malloc.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <system_error>
+
+#include "agent/agent.h"
+#include "agent/lifecycle.h"
+#include "config/base/log.h"
+
+namespace signal_agent {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr int kExitFailed = 1;
+constexpr int kExitConfiguration = 78;  // EX_CONFIG of sysexits.h
+constexpr auto kTick = 250ms;
+constexpr auto kStatusEvery = 5s;
+/// A delivery loop that has not turned for this long is stuck; its longest rest is a few seconds.
+constexpr auto kStuck = 60s;
+/// After this long without a failure the back-off of re-executions starts anew.
+constexpr auto kStable = 60s;
+
+using Times = std::map<std::filesystem::path, std::filesystem::file_time_type>;
+
+Times modification_times(const std::vector<std::filesystem::path>& files) {
+  Times times;
+  for (const std::filesystem::path& file : files) {
+    std::error_code ignored;  // ignored because a file that is gone is a change, too
+    times[file] = std::filesystem::last_write_time(file, ignored);
+  }
+  return times;
+}
+
+void limit_memory_and_core() {
+  // Two arenas keep the heap of a handful of threads from spreading; librdkafka and RocksDB bring
+  // threads that allocate in bursts.
+  mallopt(M_ARENA_MAX, 2);
+  // Secrets are in memory; a core file would carry them to disk.
+  const rlimit none{0, 0};
+  setrlimit(RLIMIT_CORE, &none);
+}
+
+std::string status_line(const Snapshot& snapshot) {
+  if (!snapshot.spool) return "spool " + snapshot.spool_state;
+  std::uint64_t pending = 0;
+  std::uint64_t buried = 0;
+  for (const IntegrationView& view : snapshot.integrations) {
+    if (!view.cursor) continue;
+    pending = std::max(pending, view.cursor->books.pending);
+    buried += view.cursor->books.buried;
+  }
+  std::string text =
+      std::to_string(pending) + " pending, " + std::to_string(buried) + " dead letters";
+  for (const IntegrationView& view : snapshot.integrations) {
+    if (view.delivery && view.delivery->failure) {
+      text += ", " + view.integration.name + ": " + view.delivery->failure->code;
+    }
+  }
+  return text;
+}
+
+/// The main thread's loop: signals, readiness, watchdog, changed secrets, the failed spool.
+class MainLoop {
+ public:
+  explicit MainLoop(Agent& agent)
+      : agent_(agent), secrets_(modification_times(agent.secret_files())) {}
+
+  int run() {
+    for (;;) {
+      const std::optional<int> signal = lifecycle::wait_signal(kTick);
+      if (signal == SIGHUP) reload("signal");
+      if (signal == SIGTERM || signal == SIGINT) return stop(*signal);
+      watch_spool();
+      if (exit_code_) return *exit_code_;
+      watch_secrets();
+      tell_systemd();
+    }
+  }
+
+ private:
+  using Time = std::chrono::steady_clock::time_point;
+
+  void reload(const char* why) {
+    lifecycle::notify_reloading();
+    log::info("reloading", {{"why", why}});
+    // The outcome is logged and kept for status by reload() itself.
+    static_cast<void>(agent_.reload());
+    lifecycle::notify_ready();
+  }
+
+  int stop(int signal) {
+    const auto deadline = agent_.settings().delivery.drain_deadline;
+    log::info("stopping", {{"signal", signal}, {"drain_deadline_ms", deadline.count()}});
+    lifecycle::notify_stopping(deadline);
+    if (agent_.spool_phase() == Agent::SpoolPhase::kOpening) {
+      log::info("stopped", {{"spool", "still opening"}});
+      _exit(0);  // nothing was accepted yet, and the recovery under way is safe to cut
+    }
+    const bool clean = agent_.drain(deadline);
+    log::info("stopped", {{"in_flight_left", !clean}});
+    return 0;
+  }
+
+  void watch_spool() {
+    const Time now = system_clock().steady();
+    switch (agent_.spool_phase()) {
+      case Agent::SpoolPhase::kOpening:
+        return;
+      case Agent::SpoolPhase::kOpen:
+        if (!ready_) {
+          ready_ = true;
+          ready_at_ = now;
+          lifecycle::notify_ready();
+          log::info("ready", {{"version", version()}});
+        }
+        return;
+      case Agent::SpoolPhase::kFailed:
+        break;
+    }
+    const std::optional<Error> error = agent_.spool_error();
+    if (!reopen_at_) {
+      if (error && error->code == Code::kLocked) {
+        log::error("the spool belongs to another process", {{"error", error->message}});
+        exit_code_ = kExitFailed;
+        return;
+      }
+      if (ready_ && now - ready_at_ > kStable) attempt_ = 0;
+      const auto backoff = lifecycle::reexec_backoff(attempt_);
+      reopen_at_ = now + backoff;
+      log::error("spool failed; intake answers 503 until it is reopened",
+                 {{"error", error ? error->message : ""}, {"reopen_in_ms", backoff.count()}});
+    }
+    if (now < *reopen_at_) return;
+    log::warn("re-executing to reopen the spool", {{"attempt", attempt_ + 1}});
+    const lifecycle::ListeningFds fds = agent_.abandon(2s);
+    const Error failed = lifecycle::reexec(fds, attempt_ + 1);
+    log::error("re-execution failed; the service manager has to restart the agent",
+               {{"error", failed.message}});
+    _exit(kExitFailed);  // a RocksDB that saw an I/O error must not be destroyed
+  }
+
+  void watch_secrets() {
+    const Time now = system_clock().steady();
+    if (now < next_secrets_) return;
+    next_secrets_ = now + 1s;
+    Times times = modification_times(agent_.secret_files());
+    if (times == secrets_) return;
+    secrets_ = std::move(times);
+    reload("a secret file changed");
+  }
+
+  void tell_systemd() {
+    const Time now = system_clock().steady();
+    if (watchdog_ && now >= next_watchdog_ && agent_.alive(kStuck)) {
+      next_watchdog_ = now + *watchdog_;
+      lifecycle::notify_watchdog();
+    }
+    if (now < next_status_) return;
+    next_status_ = now + kStatusEvery;
+    lifecycle::notify_status(status_line(agent_.snapshot()));
+  }
+
+  Agent& agent_;
+  Times secrets_;
+  bool ready_ = false;
+  Time ready_at_;
+  std::optional<Time> reopen_at_;
+  int attempt_ = lifecycle::reexec_attempt();
+  std::optional<int> exit_code_;
+  const std::optional<std::chrono::milliseconds> watchdog_ = lifecycle::watchdog_interval();
+  Time next_watchdog_;
+  Time next_status_;
+  Time next_secrets_;
+};
+
+}  // namespace
+
+int run_command(const LoadOptions& options) {
+  lifecycle::block_signals();
+  limit_memory_and_core();
+  LoadOptions load = options;
+  load.secrets_required = true;
+  LoadedSettings loaded = load_settings(load);
+  for (const ConfigFault& fault : loaded.faults) std::fprintf(stderr, "%s\n", fault.text().c_str());
+  if (!loaded.usable()) {
+    std::fprintf(
+        stderr,
+        "signal-agent: the configuration has faults; `signal-agent config check` explains them\n");
+    return kExitConfiguration;
+  }
+  log::configure(loaded.settings.log.level, loaded.settings.log.format);
+  Result<std::unique_ptr<Agent>> agent = Agent::make(
+      {.load = load, .loaded = std::move(loaded), .inherited_fds = lifecycle::inherited_fds()});
+  if (!agent) {
+    log::error("cannot start", {{"error", agent.error().message}});
+    return kExitFailed;
+  }
+  (*agent)->start();
+  return MainLoop(**agent).run();
+}
+
+}  // namespace signal_agent
