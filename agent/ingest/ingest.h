@@ -28,13 +28,13 @@ namespace signal_agent::ingest {
 using SpoolSlot = std::atomic<spool::Spool*>;
 
 struct IngestStats {
-  std::uint64_t received_events = 0;   // seen in well-formed containers
-  std::uint64_t accepted_events = 0;   // stored and answered
+  std::uint64_t received_events = 0;  // seen in well-formed containers
+  std::uint64_t accepted_events = 0;  // stored and answered
   std::uint64_t duplicate_events = 0;
   std::vector<std::pair<std::string, std::uint64_t>> rejected_by_code;  // INVALID_EVENT ...
   std::vector<std::pair<std::string, std::uint64_t>> refused_by_code;   // requests: SPOOL_FULL ...
-  std::uint64_t received_bytes = 0;    // bodies
-  Histogram::Snapshot request_us;      // head complete to answer handed over
+  std::uint64_t received_bytes = 0;                                     // bodies
+  Histogram::Snapshot request_us;  // head complete to answer handed over
 };
 
 class Ingest {
