@@ -136,16 +136,20 @@ bool needs_quotes(std::string_view text) {
   return false;
 }
 
+void append_value(std::string& line, std::string_view value) {
+  if (needs_quotes(value)) {
+    append_quoted(line, value);
+  } else {
+    line += value;
+  }
+}
+
 void append_logfmt_fields(std::string& line, Fields fields) {
   for (const Field& field : fields) {
     line += ' ';
     line += field.name;
     line += '=';
-    if (needs_quotes(field.value)) {
-      append_quoted(line, field.value);
-    } else {
-      line += field.value;
-    }
+    append_value(line, field.value);
   }
 }
 
@@ -302,7 +306,7 @@ struct Writer {
     line += "level=";
     line += level_name(level);
     line += " msg=";
-    append_quoted(line, message);
+    append_value(line, message);
   }
 };
 
