@@ -1,0 +1,155 @@
+#include "agent/cli/completions.h"
+
+#include <functional>
+
+namespace signal_agent::cli {
+
+namespace {
+
+/// Every command with its path below the program: "", "dead-letters", "dead-letters list" ...
+void walk(const CommandTree& tree, const std::string& path,
+          const std::function<void(const std::string&, const CommandTree&)>& visit) {
+  visit(path, tree);
+  for (const CommandTree& child : tree.children) {
+    walk(child, path.empty() ? child.name : path + " " + child.name, visit);
+  }
+}
+
+std::string words_of(const CommandTree& tree) {
+  std::string words;
+  for (const CommandTree& child : tree.children) words += " " + child.name;
+  for (const std::string& word : tree.words) words += " " + word;
+  for (const CommandTree::Option& option : tree.options) {
+    for (const std::string& name : option.names) words += " " + name;
+  }
+  return words.empty() ? words : words.substr(1);
+}
+
+/// Options after which a file name comes.
+std::string file_options(const CommandTree& root) {
+  std::string names;
+  walk(root, "", [&](const std::string&, const CommandTree& tree) {
+    for (const CommandTree::Option& option : tree.options) {
+      if (!option.takes_file) continue;
+      for (const std::string& name : option.names) {
+        if (("|" + names + "|").find("|" + name + "|") != std::string::npos) continue;
+        names += (names.empty() ? "" : "|") + name;
+      }
+    }
+  });
+  return names;
+}
+
+/// bash; zsh reads the same through bashcompinit.
+std::string bash_script(const CommandTree& root) {
+  std::string cases;
+  std::string commands;
+  walk(root, "", [&](const std::string& path, const CommandTree& tree) {
+    cases += "    \"" + path + "\")\n      words=\"" + words_of(tree) + "\"\n" +
+             (tree.takes_files ? "      files=1\n" : "") + "      ;;\n";
+    if (!path.empty()) commands += " \"" + path + "\"";
+  });
+  return "# bash completion for signal-agent; made by `signal-agent completions bash`\n"
+         "_signal_agent() {\n"
+         "  local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]}\n"
+         "  local command=\"\" candidate word i words=\"\" files=\"\"\n"
+         "  local commands=(" +
+         commands.substr(commands.empty() ? 0 : 1) +
+         ")\n"
+         "  for ((i = 1; i < COMP_CWORD; i++)); do\n"
+         "    word=${COMP_WORDS[i]}\n"
+         "    for candidate in \"${commands[@]}\"; do\n"
+         "      [[ $candidate == \"${command:+$command }$word\" ]] && command=$candidate && break\n"
+         "    done\n"
+         "  done\n"
+         "  case $previous in\n"
+         "    " +
+         file_options(root) +
+         ")\n"
+         "      COMPREPLY=($(compgen -f -- \"$current\"))\n"
+         "      return\n"
+         "      ;;\n"
+         "  esac\n"
+         "  case $command in\n" +
+         cases +
+         "  esac\n"
+         "  COMPREPLY=($(compgen -W \"$words\" -- \"$current\"))\n"
+         "  [[ -n $files ]] && COMPREPLY+=($(compgen -f -- \"$current\"))\n"
+         "}\n"
+         "complete -o filenames -F _signal_agent signal-agent\n";
+}
+
+std::string zsh_script(const CommandTree& root) {
+  return "#compdef signal-agent\n"
+         "# zsh completion for signal-agent; made by `signal-agent completions zsh`\n"
+         "autoload -U +X bashcompinit && bashcompinit\n" +
+         bash_script(root);
+}
+
+std::string fish_quoted(std::string_view text) {
+  std::string quoted = "'";
+  for (const char c : text) {
+    if (c == '\'' || c == '\\') quoted += '\\';
+    quoted += c;
+  }
+  return quoted + "'";
+}
+
+std::string fish_option(const CommandTree::Option& option) {
+  std::string text;
+  for (const std::string& name : option.names) {
+    text += name.starts_with("--") ? " -l " + name.substr(2) : " -s " + name.substr(1);
+  }
+  if (option.takes_file) {
+    text += " -r -F";
+  } else if (option.takes_value) {
+    text += " -x";
+  }
+  return text + " -d " + fish_quoted(option.description);
+}
+
+std::string fish_script(const CommandTree& root) {
+  std::string script =
+      "# fish completion for signal-agent; made by `signal-agent completions fish`\n"
+      "function __signal_agent_at\n"
+      "  set -l words\n"
+      "  for word in (commandline -opc)[2..-1]\n"
+      "    string match -q -- '-*' $word; or set -a words $word\n"
+      "  end\n"
+      "  test \"$words\" = \"$argv\"\n"
+      "end\n"
+      "function __signal_agent_under\n"
+      "  set -l words\n"
+      "  for word in (commandline -opc)[2..-1]\n"
+      "    string match -q -- '-*' $word; or set -a words $word\n"
+      "  end\n"
+      "  string match -q -- \"$argv*\" \"$words\"\n"
+      "end\n"
+      "complete -c signal-agent -f\n";
+  walk(root, "", [&](const std::string& path, const CommandTree& tree) {
+    const std::string at =
+        "complete -c signal-agent -n " + fish_quoted("__signal_agent_at " + path);
+    const std::string under =
+        "complete -c signal-agent -n " + fish_quoted("__signal_agent_under " + path);
+    for (const CommandTree& child : tree.children) {
+      script += at + " -a " + child.name + " -d " + fish_quoted(child.description) + "\n";
+    }
+    for (const std::string& word : tree.words) script += at + " -a " + word + "\n";
+    for (const CommandTree::Option& option : tree.options) {
+      script += under + fish_option(option) + "\n";
+    }
+    if (tree.takes_files) script += under + " -F\n";
+  });
+  return script;
+}
+
+}  // namespace
+
+std::string completion_script(const CommandTree& tree, std::string_view shell) {
+  if (shell == "bash") return bash_script(tree);
+  if (shell == "zsh") return zsh_script(tree);
+  if (shell == "fish") return fish_script(tree);
+  return "";
+}
+
+}  // namespace signal_agent::cli

@@ -1,0 +1,253 @@
+// integrations catalog|install|list|show|pause|resume|enable|disable|remove.
+#include <fstream>
+#include <iterator>
+
+#include "agent/cli/commands.h"
+#include "agent/shown.h"
+
+namespace signal_agent::cli {
+
+namespace {
+
+std::string text(const Json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+std::string number(const Json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_number_unsigned() ? grouped(found->get<std::uint64_t>())
+                                                              : "-";
+}
+
+std::string one(const Json& integration) {
+  return "/v1/admin/integrations/" + integration.at("id").get<std::string>();
+}
+
+/// A field's value: as written, or from @FILE or @- without its last line break.
+Answer<std::string> field_value(Terminal& terminal, const std::string& written) {
+  if (written.empty() || written.front() != '@') return written;
+  const std::string name = written.substr(1);
+  std::string value;
+  if (name == "-") {
+    value.assign(std::istreambuf_iterator<char>(terminal.in), {});
+  } else {
+    std::ifstream file(name, std::ios::binary);
+    if (!file) return Trouble{kFailed, "cannot read " + name, 0, {}};
+    value.assign(std::istreambuf_iterator<char>(file), {});
+  }
+  while (!value.empty() && (value.back() == '\n' || value.back() == '\r')) value.pop_back();
+  return value;
+}
+
+/// Puts a field into the body, in the type the catalog says.
+std::optional<Trouble> put_field(Terminal& terminal, const InstallOptions& options,
+                                 const std::string& written, Json& config) {
+  const std::size_t equals = written.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    return Trouble{kUsage, "--field takes FIELD=VALUE, not " + written, 0, {}};
+  }
+  const std::string key = written.substr(0, equals);
+  const auto value = field_value(terminal, written.substr(equals + 1));
+  if (!value) return value.trouble();
+  const CatalogEntry* entry = find_catalog_entry(options.key);
+  const ConfigField* field = entry == nullptr ? nullptr : entry->field(key);
+  if (field != nullptr && field->type == FieldType::kSecret && written[equals + 1] != '@') {
+    terminal.err << "note: " << key << " stands in the process list and in the shell's history; "
+                 << key << "=@FILE does not\n";
+  }
+  if (field == nullptr || field->type != FieldType::kStringList) {
+    config[key] = *value;
+    return std::nullopt;
+  }
+  Json list = Json::array();
+  std::string_view rest = *value;
+  while (!rest.empty()) {
+    const std::size_t comma = rest.find(',');
+    list.push_back(rest.substr(0, comma));
+    rest = comma == std::string_view::npos ? std::string_view() : rest.substr(comma + 1);
+  }
+  config[key] = std::move(list);
+  return std::nullopt;
+}
+
+Answer<Json> install_body(Terminal& terminal, const InstallOptions& options) {
+  Json body = Json::object();
+  if (!options.file.empty()) {
+    const auto content = field_value(terminal, "@" + options.file);
+    if (!content) return content.trouble();
+    body = Json::parse(*content, nullptr, false);
+    if (!body.is_object()) return Trouble{kFailed, options.file + " holds no JSON object", 0, {}};
+  }
+  if (!options.name.empty()) body["name"] = options.name;
+  if (!options.variant.empty()) body["variant"] = options.variant;
+  if (!options.start.empty()) body["start"] = options.start;
+  if (!body.contains("config")) body["config"] = Json::object();
+  if (!body["config"].is_object()) return Trouble{kFailed, "config must be an object", 0, {}};
+  for (const std::string& field : options.fields) {
+    if (auto trouble = put_field(terminal, options, field, body["config"])) return *trouble;
+  }
+  return body;
+}
+
+void print_config(Terminal& terminal, const Json& config) {
+  for (const auto& [key, value] : config.items()) {
+    terminal.out << "  " << printable(key) << " = " << printable(json_text(value)) << "\n";
+  }
+}
+
+}  // namespace
+
+int catalog_command(Invocation& invocation, const CatalogOptions& options) {
+  Terminal& terminal = invocation.terminal;
+  const auto settings = invocation.settings();
+  if (!settings) return kConfiguration;
+  Daemon daemon(*settings);
+  Table table({"KEY", "NAME", "CATEGORY", "STATUS", "DESCRIPTION"});
+  const auto trouble = daemon.each(
+      "/v1/admin/integration-catalog?category=" + percent_encode(options.category) +
+          "&search=" + percent_encode(options.search),
+      [&](const Json& vendor) {
+        if (invocation.json) {
+          terminal.out << json_text(vendor) << "\n";
+        } else {
+          table.add({text(vendor, "key"), text(vendor, "name"), text(vendor, "category"),
+                     text(vendor, "status"), text(vendor, "description")});
+        }
+        return true;
+      });
+  if (trouble) return report(terminal, *trouble);
+  if (!invocation.json) table.print(terminal);
+  return kOk;
+}
+
+int install_command(Invocation& invocation, const InstallOptions& options) {
+  Terminal& terminal = invocation.terminal;
+  const auto settings = invocation.settings();
+  if (!settings) return kConfiguration;
+  const auto body = install_body(terminal, options);
+  if (!body) return report(terminal, body.trouble());
+  Daemon daemon(*settings);
+  const auto installed = daemon.request(
+      "POST", "/v1/admin/integration-catalog/" + percent_encode(options.key) + "/install", *body);
+  if (!installed) return report(terminal, installed.trouble());
+  if (invocation.json) {
+    terminal.out << json_text(*installed, 2) << "\n";
+  } else {
+    terminal.out << "Installed \"" << printable(text(*installed, "name")) << "\" as "
+                 << text(*installed, "id") << ". Try it: signal-agent send --test --integration \""
+                 << printable(text(*installed, "name")) << "\"\n";
+  }
+  return kOk;
+}
+
+int integrations_list_command(Invocation& invocation) {
+  Terminal& terminal = invocation.terminal;
+  const auto settings = invocation.settings();
+  if (!settings) return kConfiguration;
+  Daemon daemon(*settings);
+  Table table({"NAME", "TYPE", "STATE", "ORIGIN", "PENDING", "ACKED", "DEAD LETTERS", "ID"});
+  const auto trouble = daemon.each("/v1/admin/integrations", [&](const Json& integration) {
+    if (invocation.json) {
+      terminal.out << json_text(integration) << "\n";
+      return true;
+    }
+    const Json& books = integration.at("books");
+    table.add({text(integration, "name"), text(integration, "type"), text(integration, "state"),
+               text(integration, "origin"), number(books, "pending"), number(books, "acked"),
+               number(books, "buried"), text(integration, "id")});
+    return true;
+  });
+  if (trouble) return report(terminal, *trouble);
+  if (invocation.json) return kOk;
+  if (table.empty()) {
+    terminal.out << "No integration is installed. See: signal-agent integrations catalog\n";
+  } else {
+    table.print(terminal);
+  }
+  return kOk;
+}
+
+int integrations_show_command(Invocation& invocation, const std::string& name) {
+  Terminal& terminal = invocation.terminal;
+  const auto settings = invocation.settings();
+  if (!settings) return kConfiguration;
+  Daemon daemon(*settings);
+  const auto integration = daemon.integration(name);
+  if (!integration) return report(terminal, integration.trouble());
+  if (invocation.json) {
+    terminal.out << json_text(*integration, 2) << "\n";
+    return kOk;
+  }
+  terminal.out << terminal.paint("bold", printable(text(*integration, "name"))) << " ("
+               << text(*integration, "type") << ", " << text(*integration, "id")
+               << "): " << text(*integration, "state") << "\n";
+  if (const Json& failure = integration->at("failure"); failure.is_object()) {
+    terminal.out << "\n"
+                 << terminal.paint("red", printable(text(failure, "problem"))) << " ("
+                 << text(failure, "code") << ") since " << text(failure, "since")
+                 << "\n  seen: " << printable(text(failure, "seen")) << "\n";
+    for (const Json& cause : failure.at("causes")) {
+      terminal.out << "  cause: " << printable(cause.get<std::string>()) << "\n";
+    }
+    terminal.out << "  remedy: " << printable(text(failure, "remedy")) << "\n";
+  }
+  if (const Json& books = integration->at("books"); books.is_object()) {
+    terminal.out << "\nstored " << number(books, "stored") << " = acked " << number(books, "acked")
+                 << " + filtered " << number(books, "filtered") << " + discarded "
+                 << number(books, "discarded") << " + buried " << number(books, "buried")
+                 << " + damaged " << number(books, "damaged") << " + pending "
+                 << number(books, "pending") << "\n";
+  }
+  terminal.out << "\n";
+  print_config(terminal, integration->at("config"));
+  return kOk;
+}
+
+int integrations_turn_command(Invocation& invocation, const std::string& name,
+                              const std::string& verb) {
+  Terminal& terminal = invocation.terminal;
+  const auto settings = invocation.settings();
+  if (!settings) return kConfiguration;
+  Daemon daemon(*settings);
+  const auto integration = daemon.integration(name);
+  if (!integration) return report(terminal, integration.trouble());
+  const auto turned = daemon.request("POST", one(*integration) + "/" + verb);
+  if (!turned) return report(terminal, turned.trouble());
+  terminal.out << "\"" << printable(text(*turned, "name")) << "\" is " << text(*turned, "state")
+               << ".\n";
+  return kOk;
+}
+
+int remove_command(Invocation& invocation, const RemoveOptions& options) {
+  Terminal& terminal = invocation.terminal;
+  const auto settings = invocation.settings();
+  if (!settings) return kConfiguration;
+  Daemon daemon(*settings);
+  const auto integration = daemon.integration(options.name);
+  if (!integration) return report(terminal, integration.trouble());
+  const std::string name = printable(text(*integration, "name"));
+
+  const Json& books = integration->at("books");
+  std::uint64_t lost = 0;
+  std::string what = "remove \"" + name + "\"";
+  if (books.is_object()) {
+    lost = books.at("pending").get<std::uint64_t>() + books.at("buried").get<std::uint64_t>();
+    if (lost > 0) {
+      what += " and discard its " + number(books, "pending") + " pending and " +
+              number(books, "buried") + " parked events for good";
+    }
+  }
+  if (!options.yes && !terminal.ask("Really " + what + "?")) {
+    terminal.complain("not done: this would " + what + "; --yes does it without asking");
+    return kFailed;
+  }
+  const auto removed = daemon.request(
+      "DELETE", one(*integration) + (lost > 0 ? "?confirm=" + std::to_string(lost) : ""));
+  if (!removed) return report(terminal, removed.trouble());
+  terminal.out << "Removed \"" << name << "\""
+               << (lost > 0 ? "; " + counted(lost, "event") + " discarded" : "") << ".\n";
+  return kOk;
+}
+
+}  // namespace signal_agent::cli
