@@ -46,8 +46,8 @@ export const complain = (fault) => notice(fault.message, "trouble");
 const dialogHost = document.getElementById("dialog");
 let dialog = null;
 
-export function openDialog({ title, view, wide = false, closed = () => {} }) {
-  dialog = { title, view, closed };
+export function openDialog({ title, view, wide = false }) {
+  dialog = { title, view };
   dialogHost.className = wide ? "wide" : "";
   drawDialog();
   if (!dialogHost.open) dialogHost.showModal();
@@ -56,10 +56,9 @@ export function openDialog({ title, view, wide = false, closed = () => {} }) {
 export const closeDialog = () => dialogHost.close();
 
 dialogHost.addEventListener("close", () => {
-  const { closed } = dialog ?? {};
+  if (dialogHost.open) return;  // the event comes late, and another one is open already
   dialog = null;
   render(nothing, dialogHost);
-  closed?.();
   redraw();
   if (document.activeElement === document.body) focusHeading();
 });

@@ -168,15 +168,15 @@ function choose(seq, on) {
   redraw();
 }
 
-const line = (letter) => html`<tr>
-  <td class="pick"><input type="checkbox" aria-label="Choose event ${letter.seq}" .checked=${page.chosen.has(letter.seq)}
+const line = (letter) => html`<tr role="row">
+  <td role="cell" class="pick"><input type="checkbox" aria-label="Choose event ${letter.seq}" .checked=${page.chosen.has(letter.seq)}
     @change=${(event) => choose(letter.seq, event.target.checked)}></td>
-  <th scope="row"><a href=${hrefOf(letter)} aria-label="Inspect event ${letter.seq}">${letter.seq}</a></th>
-  <td class="event"><span class="kind">${letter.type}</span> <bdi>${letter.name ?? ""}</bdi></td>
-  <td>${letter.problem}<span class="under"><code>${letter.code}</code></span></td>
-  <td class="number">${bytes(letter.size_bytes)}</td>
-  <td class="number">${count(letter.attempts)}</td>
-  <td>${ago(letter.last_failure_at)}${letter.replaying ? html`<span class="under">being replayed</span>` : nothing}</td>
+  <th scope="row" role="rowheader" class="seq"><a href=${hrefOf(letter)} aria-label="Inspect event ${letter.seq}">${letter.seq}</a></th>
+  <td role="cell" class="event"><span class="kind">${letter.type}</span> <bdi>${letter.name ?? ""}</bdi></td>
+  <td role="cell" class="cause">${letter.problem}<span class="under"><code>${letter.code}</code></span></td>
+  <td role="cell" class="number" data-label="Size">${bytes(letter.size_bytes)}</td>
+  <td role="cell" class="number" data-label="Attempts">${count(letter.attempts)}</td>
+  <td role="cell" data-label="Last failure">${ago(letter.last_failure_at)}${letter.replaying ? html`<span class="under">being replayed</span>` : nothing}</td>
 </tr>`;
 
 function table() {
@@ -193,16 +193,16 @@ function table() {
         <button type="button" class="quiet-danger" ?disabled=${!chosen.length} @click=${() => discard({ seq: chosen }, chosen.length)}>Discard chosen</button>
       </div>
     </div>
-    <div class="scroll" tabindex="0" role="region" aria-label="Dead letters">
-      <table>
+    <div class="scroll rows" tabindex="0" role="region" aria-label="Dead letters">
+      <table role="table">
         <caption class="unseen">Dead letters, oldest first</caption>
-        <thead><tr>
-          <th scope="col" class="pick"><input type="checkbox" aria-label="Choose all on this page" .checked=${everyone}
+        <thead role="rowgroup"><tr role="row">
+          <th scope="col" role="columnheader" class="pick"><input type="checkbox" aria-label="Choose all on this page" .checked=${everyone}
             @change=${(event) => data.forEach((letter) => choose(letter.seq, event.target.checked))}></th>
-          <th scope="col">Sequence</th><th scope="col">Event</th><th scope="col">Cause</th>
-          <th scope="col" class="number">Size</th><th scope="col" class="number">Attempts</th><th scope="col">Last failure</th>
+          <th scope="col" role="columnheader">Sequence</th><th scope="col" role="columnheader">Event</th><th scope="col" role="columnheader">Cause</th>
+          <th scope="col" role="columnheader" class="number">Size</th><th scope="col" role="columnheader" class="number">Attempts</th><th scope="col" role="columnheader">Last failure</th>
         </tr></thead>
-        <tbody>${data.map(line)}</tbody>
+        <tbody role="rowgroup">${data.map(line)}</tbody>
       </table>
     </div>
     <nav class="pager" aria-label="Pages of dead letters">

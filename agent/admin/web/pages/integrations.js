@@ -225,8 +225,8 @@ function openInstall(vendor) {
     done: (one) => {
       notice(`${one.name} is installed.`);
       askNow();
+      addEventListener("hashchange", () => openInstalled(one), { once: true });  // after the page has turned
       location.hash = "#/integrations";
-      openInstalled(one);
     },
   });
 }

@@ -196,14 +196,14 @@ const place = (row) => {
   return row.code ? html`<code>${row.code}</code>` : "";
 };
 
-const line = (row) => html`<tr data-status=${row.status}>
-  <td class="when">${time(row.at)}</td>
-  <td><button type="button" class="link" aria-label="Receipt of event ${row.seq}" @click=${() => openReceipt(row.seq)}>${row.seq}</button></td>
-  <td class="event"><span class="kind">${row.type}</span> <bdi>${row.name ?? ""}</bdi></td>
-  <td>${row.integration_name ?? html`<span class="soft">–</span>`}</td>
-  <td>${outcomeBadge(row.status)}</td>
-  <td class="place">${place(row)}</td>
-  <td class="number">${row.latency_ms == null ? "" : duration(row.latency_ms)}</td>
+const line = (row) => html`<tr role="row" data-status=${row.status}>
+  <td role="cell" class="when">${time(row.at)}</td>
+  <td role="cell" class="seq"><button type="button" class="link" aria-label="Receipt of event ${row.seq}" @click=${() => openReceipt(row.seq)}>${row.seq}</button></td>
+  <td role="cell" class="event"><span class="kind">${row.type}</span> <bdi>${row.name ?? ""}</bdi></td>
+  <td role="cell" class="whose">${row.integration_name ?? ""}</td>
+  <td role="cell" class="end">${outcomeBadge(row.status)}</td>
+  <td role="cell" class="place">${place(row)}</td>
+  <td role="cell" class="number">${row.latency_ms == null ? "" : duration(row.latency_ms)}</td>
 </tr>`;
 
 function stateLine() {
@@ -274,13 +274,13 @@ export const live = {
       <p class="stream-state">${stateLine()}
         ${page.skipped ? html`<span class="soft">${eventsInWords(page.skipped)} not shown: more happened than can be read.</span>` : nothing}</p>
       ${page.rows.length
-        ? html`<div class="scroll live-table" tabindex="0" role="region" aria-label="Live events">
-            <table>
+        ? html`<div class="scroll rows live-table" tabindex="0" role="region" aria-label="Live events">
+            <table role="table">
               <caption class="unseen">Events with their delivery status, newest first</caption>
-              <thead><tr><th scope="col">Time</th><th scope="col">Sequence</th><th scope="col">Event</th>
-                <th scope="col">Integration</th><th scope="col">Status</th><th scope="col">Partition and offset</th>
-                <th scope="col" class="number">Latency</th></tr></thead>
-              <tbody>${repeat(page.rows, (row) => row.uid, line)}</tbody>
+              <thead role="rowgroup"><tr role="row"><th scope="col" role="columnheader">Time</th><th scope="col" role="columnheader">Sequence</th><th scope="col" role="columnheader">Event</th>
+                <th scope="col" role="columnheader">Integration</th><th scope="col" role="columnheader">Status</th><th scope="col" role="columnheader">Partition and offset</th>
+                <th scope="col" role="columnheader" class="number">Latency</th></tr></thead>
+              <tbody role="rowgroup">${repeat(page.rows, (row) => row.uid, line)}</tbody>
             </table>
           </div>`
         : nothingYet()}`;

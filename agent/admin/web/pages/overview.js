@@ -74,18 +74,18 @@ function charts() {
 
 function row(one) {
   const { books, delivery } = one;
-  return html`<tr>
-    <th scope="row"><a href="#/integrations">${one.name}</a></th>
-    <td>${stateBadge(one.state)}</td>
-    <td class="number">${count(books?.pending)}${one.oldest_pending_at && books?.pending > 0
+  return html`<tr role="row">
+    <th scope="row" role="rowheader"><a href="#/integrations">${one.name}</a></th>
+    <td role="cell" class="end">${stateBadge(one.state)}</td>
+    <td role="cell" class="number" data-label="Waiting">${count(books?.pending)}${one.oldest_pending_at && books?.pending > 0
       ? html`<span class="under">oldest ${ago(one.oldest_pending_at)}</span>`
       : nothing}</td>
-    <td class="number">${figure(books?.acked)}</td>
-    <td class="number">${books?.buried ? html`<a href="#/dead-letters/${encodeURIComponent(one.id)}">${count(books.buried)}</a>` : count(books?.buried)}</td>
-    <td class="number">${delivery?.latency_ms.count
+    <td role="cell" class="number" data-label="Acknowledged">${figure(books?.acked)}</td>
+    <td role="cell" class="number" data-label="Dead letters">${books?.buried ? html`<a href="#/dead-letters/${encodeURIComponent(one.id)}">${count(books.buried)}</a>` : count(books?.buried)}</td>
+    <td role="cell" class="number" data-label="Latency">${delivery?.latency_ms.count
       ? html`${duration(delivery.latency_ms.p50)}<span class="under">99 %: ${duration(delivery.latency_ms.p99)}</span>`
       : "–"}</td>
-    <td>${ago(delivery?.last_delivered_at, "not since start")}</td>
+    <td role="cell" data-label="Last delivery">${ago(delivery?.last_delivered_at, "not since start")}</td>
   </tr>`;
 }
 
@@ -99,15 +99,15 @@ function integrationTable() {
       <h3>${one.name} ${stateBadge(one.state)}</h3>
       ${failureCard(one.failure, one.failure.since ? html`<span class="since">since ${ago(one.failure.since)}</span>` : nothing)}
     </article>`)}
-    <div class="scroll" tabindex="0" role="region" aria-label="Integrations, state and figures">
-      <table>
+    <div class="scroll rows" tabindex="0" role="region" aria-label="Integrations, state and figures">
+      <table role="table">
         <caption class="unseen">Integrations with their state, what waits and what was delivered</caption>
-        <thead><tr>
-          <th scope="col">Name</th><th scope="col">State</th><th scope="col" class="number">Waiting</th>
-          <th scope="col" class="number">Acknowledged</th><th scope="col" class="number">Dead letters</th>
-          <th scope="col" class="number">Latency, median</th><th scope="col">Last delivery</th>
+        <thead role="rowgroup"><tr role="row">
+          <th scope="col" role="columnheader">Name</th><th scope="col" role="columnheader">State</th><th scope="col" role="columnheader" class="number">Waiting</th>
+          <th scope="col" role="columnheader" class="number">Acknowledged</th><th scope="col" role="columnheader" class="number">Dead letters</th>
+          <th scope="col" role="columnheader" class="number">Latency, median</th><th scope="col" role="columnheader">Last delivery</th>
         </tr></thead>
-        <tbody>${all.map(row)}</tbody>
+        <tbody role="rowgroup">${all.map(row)}</tbody>
       </table>
     </div>
   </section>`;
