@@ -217,7 +217,7 @@ struct Forwarder::Impl {
   std::optional<CurrentFailure> failure_now();
   DeliveryState state_now() const;
   void tell_changes(const std::optional<CurrentFailure>& failure);
-  void live_event(const spool::EventView& event, LiveStatus status, std::string_view code);
+  void tell_filtered(const spool::EventView& event);
   milliseconds rest_for() const;
 
   // ------------------------------------------------------------------------------------------------
@@ -297,19 +297,23 @@ struct Forwarder::Impl {
     std::uint64_t events = 0;
     std::uint64_t bytes = 0;
     bool refused = false;
+    std::vector<std::uint64_t> stored_bytes;  // by partition: what may have been one batch
   };
   Set set_;
+  bool set_open_ = false;   // what is sent now belongs to it
+  bool isolating_ = false;  // suspects are proven in sets
   std::uint64_t suspect_set_events_ = 1;
   bool grown_ = false;         // the limit is known or was approached without refusal
   bool limit_trusted_ = true;  // a refusal belied what was known
   bool shrink_batches_ = false;
   std::uint64_t set_limit_bytes_ = kFirstSetBytes;
-  std::uint64_t largest_stored_set_ = 0;
+  std::uint64_t largest_stored_batch_ = 0;
   std::uint64_t least_refused_alone_ = 0;
 
   // Settlements.
   struct Burial {
     std::uint64_t seq = 0;
+    std::uint64_t bytes = 0;
     spool::DeadReason why;
   };
   struct Outstanding {
@@ -695,6 +699,11 @@ void Forwarder::Impl::stored(const kafka::DeliveryReport& report) {
 
   if (report.partition >= 0 && report.offset >= 0) {
     const auto partition = static_cast<std::size_t>(report.partition);
+    if (set_mode()) {
+      if (partition >= set_.stored_bytes.size()) set_.stored_bytes.resize(partition + 1);
+      set_.stored_bytes[partition] +=
+          bytes - kRecordOverheadBytes;  // what the cluster counts, or less
+    }
     if (partition >= youngest_.size()) youngest_.resize(partition + 1);
     Youngest& youngest = youngest_[partition];
     if (youngest.offset < 0) ++active_partitions_;
@@ -726,7 +735,7 @@ void Forwarder::Impl::stored(const kafka::DeliveryReport& report) {
       circuit_.success();
   }
 
-  if (live_.watched() || !described_.empty()) {
+  if (live_.watched()) {
     LiveEvent event =
         live_event_of(options_.integration_id, report.token, wall_, LiveStatus::kDelivered);
     event.partition = report.partition;
@@ -737,7 +746,7 @@ void Forwarder::Impl::stored(const kafka::DeliveryReport& report) {
       event.name = std::move(found->second.name);
       described_.erase(found);
     }
-    if (live_.watched()) live_.publish(std::move(event));
+    live_.publish(std::move(event));
   }
 }
 
@@ -776,7 +785,6 @@ void Forwarder::Impl::came_back(const kafka::DeliveryReport& report) {
       event.code = cause.code;
       live_.publish(std::move(event));
     }
-    described_.erase(described);
   }
   if (dead_flight_.contains(report.token)) {
     dead_letter_came_back(report, std::move(cause));
@@ -846,10 +854,8 @@ void Forwarder::Impl::refused_alone_or_not(AckWindow::Entry& entry,
   const bool alone = !found.shared || alone_seq_ == entry.seq ||
                      (producer_ && entry.bytes > producer_->batch_bytes());
   if (!alone) {
-    if (window_.suspects() == 0) suspect_set_events_ = 1;
     send_again(entry);
     window_.set_suspect(entry, true);
-    suspect_set_events_ = std::max<std::uint64_t>(1, window_.suspects() / 2);
     if (found.code == "MESSAGE_TOO_LARGE") {
       shrink_batches_ = true;
       limit_trusted_ = false;
@@ -893,7 +899,15 @@ void Forwarder::Impl::send_again(AckWindow::Entry& entry) {
 
 void Forwarder::Impl::bury(AckWindow::Entry& entry, const Cause& cause, bool self_healing) {
   window_.set_state(entry, State::kBurying);
+  if (auto described = described_.extract(entry.seq)) {
+    LiveEvent event = live_event_of(options_.integration_id, entry.seq, wall_, LiveStatus::kBuried);
+    event.type = spool::event_type_name(described.mapped().type);
+    event.name = std::move(described.mapped().name);
+    event.code = cause.code;
+    live_.publish(std::move(event));
+  }
   to_bury_.push_back({entry.seq,
+                      entry.bytes,
                       {.reason = std::string(kafka::failure_class_name(cause.cls)),
                        .code = cause.code,
                        .text = cause.seen,
@@ -1080,6 +1094,10 @@ void Forwarder::Impl::replace_producer(std::string_view reason, milliseconds pat
 void Forwarder::Impl::finish_drain() {
   draining_ = false;
   if (set_.events > 0) finish_set();
+  if (!isolating_ && window_.suspects() > 0) {
+    isolating_ = true;
+    suspect_set_events_ = std::max<std::uint64_t>(1, window_.suspects() / 2);
+  }
   if (!replace_reason_.empty() && producer_) {
     count_by(told_.rebuilds_by_reason, replace_reason_);
     log::info("producer replaced", {{"integration", options_.name}, {"reason", replace_reason_}});
@@ -1165,6 +1183,7 @@ void Forwarder::Impl::send_events() {
   if (by_sets && in_flight_ > 0) return;
   if (in_flight_ > 0 && dead_suspects_.contains(alone_seq_)) return;
   if (draining_) return;  // the set's outcome asked for another producer
+  set_open_ = by_sets;
 
   const std::uint64_t window_bytes =
       window_bytes_for(budget_->share(), linger_in_force(), health_.rtt_us,
@@ -1364,12 +1383,14 @@ Forwarder::Impl::Outcome Forwarder::Impl::take_event(const spool::EventView& eve
     if (!ours && (event.target != spool::kAllCursors || !consent_.grants(event.value))) {
       window_.push_filtered(event.seq);
       ++batch_next_;
-      live_event(event, LiveStatus::kFiltered, {});
+      tell_filtered(event);
       return Outcome::kAside;
     }
     if (options_.max_age && wall_ - event.accepted_ms > options_.max_age->count()) {
       AckWindow::Entry& entry = window_.push(event.seq, State::kWaiting);
       entry.accepted_ms = event.accepted_ms;
+      entry.bytes = static_cast<std::uint32_t>(event.value.size());
+      if (live_.watched()) described_[entry.seq] = {event.type, std::string(event.name)};
       bury(entry,
            {FailureClass::kExpired, "EXPIRED",
             "older than spool.max_age, " + std::to_string(options_.max_age->count() / 1000) + " s"},
@@ -1438,8 +1459,10 @@ Forwarder::Impl::Outcome Forwarder::Impl::hand_over(const spool::EventView& even
   if (in_flight_ == 0) quiet_since_ = now_;
   ++in_flight_;
   in_flight_bytes_ += bytes;
-  ++set_.events;
-  set_.bytes += bytes;
+  if (set_open_) {
+    ++set_.events;
+    set_.bytes += bytes;
+  }
   ++told_.sent_total;
   if (live_.watched()) described_[event.seq.value] = {event.type, std::string(event.name)};
   if (result.status == kafka::SendStatus::kRefused) return Outcome::kAside;
@@ -1450,27 +1473,35 @@ Forwarder::Impl::Outcome Forwarder::Impl::hand_over(const spool::EventView& even
 /// All reports of the set are in: larger sets when it was stored, smaller ones when it was refused.
 void Forwarder::Impl::finish_set() {
   const Set done = std::exchange(set_, {});
+  if (!done.stored_bytes.empty()) {
+    largest_stored_batch_ =
+        std::max(largest_stored_batch_, *std::ranges::max_element(done.stored_bytes));
+  }
   if (done.refused) {
-    suspect_set_events_ = std::max<std::uint64_t>(1, suspect_set_events_ / 2);
+    suspect_set_events_ =
+        std::max<std::uint64_t>(1, std::min(suspect_set_events_, done.events) / 2);
   } else {
-    largest_stored_set_ = std::max(largest_stored_set_, done.bytes);
     suspect_set_events_ *= 2;
+    // Twice the set is about twice its largest batch: as long as that is below batch.size, no
+    // partition's part of a set is split, so nothing younger can be stored behind a refused one.
     if (growing() && 2 * done.bytes >= set_limit_bytes_) {
       set_limit_bytes_ *= 2;
-      if (producer_ && set_limit_bytes_ >= producer_->batch_bytes()) grown_ = true;
+      grown_ = set_limit_bytes_ > budget_->share() ||
+               (producer_ && 2 * largest_stored_batch_ > producer_->batch_bytes());
     }
   }
+  if (window_.suspects() == 0) isolating_ = false;
   if (!shrink_batches_ || window_.suspects() > 0 || !producer_) return;
   // Every suspect is decided. Batches stay below what was refused alone; when nothing was, the
-  // batch itself was too large and the largest set that was stored is what is known to pass.
+  // batch itself was too large and the largest one that was stored is what is known to pass.
   shrink_batches_ = false;
   const std::uint64_t ceiling = least_refused_alone_ > kBatchHeadroom
                                     ? least_refused_alone_ - kBatchHeadroom
-                                    : largest_stored_set_;
+                                    : largest_stored_batch_;
   const std::uint64_t bytes =
       std::clamp<std::uint64_t>(ceiling, kLeastBatchBytes, producer_->batch_bytes());
   grown_ = least_refused_alone_ == 0;
-  set_limit_bytes_ = std::min(bytes, std::max(kFirstSetBytes, largest_stored_set_));
+  set_limit_bytes_ = std::min(bytes, std::max(kFirstSetBytes, largest_stored_batch_));
   least_refused_alone_ = 0;
   if (bytes < producer_->batch_bytes()) {
     batch_override_ = static_cast<std::uint32_t>(bytes);
@@ -1534,58 +1565,35 @@ void Forwarder::Impl::submit_progress(spool::Urgency urgency) {
       [signal = signal_, id](Result<void> outcome) { signal->complete(id, std::move(outcome)); });
 }
 
-/// Copies the oldest of what is to be buried out of the spool, in one settlement of its own: when
-/// the dead letters are full it alone fails, and comes again.
+/// The oldest of what is to be buried, in one settlement of its own: when the dead letters are full
+/// it alone fails, and comes again. The spool copies the bytes.
 void Forwarder::Impl::submit_bury() {
   std::ranges::sort(to_bury_, {}, &Burial::seq);
   Outstanding mine;
-  mine.id = next_id_;
+  mine.id = next_id_++;
   mine.sync = true;
   spool::Settlement change;
-  spool::ReadBatch read;
-  std::size_t at = 0;
-  std::size_t bytes = 0;
+  std::uint64_t bytes = 0;
   while (!to_bury_.empty() && change.bury.size() < kBuryBatchEvents && bytes < kBuryBatchBytes) {
-    const std::uint64_t seq = to_bury_.front().seq;
-    while (at < read.events.size() && read.events[at].seq.value < seq) ++at;
-    if (at == read.events.size() || read.events[at].seq.value != seq) {
-      auto page = spool_.read({seq}, {.max_events = 64, .max_bytes = 1 * kMiB});
-      if (!page) {
-        bury_retry_at_ = now_ + kBuryRetry;
-        break;
-      }
-      read = *std::move(page);
-      at = 0;
-    }
-    AckWindow::Entry* entry = window_.find({seq});
-    CHECK(entry != nullptr && entry->state == State::kBurying, seq);
-    if (at == read.events.size() || read.events[at].seq.value != seq) {
-      // It can no longer be read: damaged, or dropped by the spool. Found out by reading on.
-      to_bury_.pop_front();
-      send_again(*entry);
-      draining_ = true;
-      continue;
-    }
-    const spool::EventView& event = read.events[at];
     Burial& burial = to_bury_.front();
-    change.bury.push_back({.cursor = options_.cursor,
-                           .seq = event.seq,
-                           .why = burial.why,
-                           .encoded = std::string(event.encoded)});
-    bytes += event.encoded.size();
-    live_event(event, LiveStatus::kBuried, burial.why.code);
+    spool::DeadLetter& letter = change.bury.emplace_back();
+    letter.cursor = options_.cursor;
+    letter.seq = {burial.seq};
+    letter.why = burial.why;
+    bytes += burial.bytes;
     mine.buried.push_back(std::move(burial));
     to_bury_.pop_front();
   }
-  if (change.bury.empty()) return;
   bury_outstanding_ = true;
-  const std::uint64_t id = next_id_++;
   const spool::DeadReason& why = mine.buried.front().why;
-  log::warn("events go to the dead letters", {{"integration", options_.name},
-                                              {"code", why.code},
-                                              {"count", mine.buried.size()},
-                                              {"first", mine.buried.front().seq},
-                                              {"seen", why.text}});
+  if (!dead_full_) {
+    log::warn("events go to the dead letters", {{"integration", options_.name},
+                                                {"code", why.code},
+                                                {"count", mine.buried.size()},
+                                                {"first", mine.buried.front().seq},
+                                                {"seen", why.text}});
+  }
+  const std::uint64_t id = mine.id;
   outstanding_.push_back(std::move(mine));
   spool_.settle(
       options_.cursor, std::move(change), spool::Urgency::kSync,
@@ -1602,13 +1610,12 @@ bool Forwarder::Impl::settled_all() const {
 // ------------------------------------------------------------------------------------------------
 // Telling.
 
-void Forwarder::Impl::live_event(const spool::EventView& event, LiveStatus status,
-                                 std::string_view code) {
+void Forwarder::Impl::tell_filtered(const spool::EventView& event) {
   if (!live_.watched()) return;
-  LiveEvent told = live_event_of(options_.integration_id, event.seq.value, wall_, status);
+  LiveEvent told =
+      live_event_of(options_.integration_id, event.seq.value, wall_, LiveStatus::kFiltered);
   told.type = spool::event_type_name(event.type);
   told.name = event.name;
-  told.code = code;
   live_.publish(std::move(told));
 }
 
@@ -1682,6 +1689,7 @@ void Forwarder::Impl::tell_changes(const std::optional<CurrentFailure>& failure)
 void Forwarder::Impl::publish_status() {
   shown_ = failure_now();
   tell_changes(shown_);
+  if (!described_.empty() && !live_.watched()) described_.clear();
   told_.state = state_now();
   told_.in_flight_events = in_flight_;
   told_.in_flight_bytes = in_flight_bytes_;

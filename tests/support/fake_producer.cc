@@ -241,6 +241,10 @@ void FakeProducer::send_batches() {
     int error = 0;
     if (cluster_.max_message_bytes != 0 && bytes > cluster_.max_message_bytes) {
       error = kErrTooLarge;
+    } else if (!cluster_.poison.empty() && std::ranges::any_of(indexes, [this](std::size_t i) {
+                 return held_[i].record.value.find(cluster_.poison) != std::string::npos;
+               })) {
+      error = cluster_.poison_code;
     } else if (!cluster_.refuse_batches.empty()) {
       error = cluster_.refuse_batches.front();
       cluster_.refuse_batches.pop_front();

@@ -78,6 +78,8 @@ class FakeCluster {
   std::size_t max_message_bytes = 0;  // of a batch; 0: no limit
   bool tells_limit = true;            // DescribeConfigs is allowed
   std::deque<int> refuse_batches;     // the next batches come back with these codes
+  std::string poison;                 // a batch with a value that contains it is refused with...
+  int poison_code = kErrInvalidRecord;
   bool metadata_answers = true;
   std::uint32_t rtt_us = 0;
   std::optional<Chaos> chaos;

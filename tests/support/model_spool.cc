@@ -138,6 +138,7 @@ void apply(Disk& disk, Cursor& cursor, Settlement&& change) {
   for (DeadLetter& letter : change.bury) {
     CHECK(settle_range(disk, cursor, old_mark, {letter.seq, letter.seq}) == 1, letter.seq);
     CHECK(letter.cursor == cursor.id);
+    if (letter.encoded.empty()) letter.encoded = disk.events.at(letter.seq.value);
     CHECK(disk.events.at(letter.seq.value) == letter.encoded);
     cursor.dead.emplace(letter.seq.value, std::move(letter));
   }

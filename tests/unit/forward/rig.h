@@ -149,8 +149,8 @@ class Rig : public ::testing::Test {
     for (const auto& partition : cluster.log()) {
       std::uint64_t highest = 0;
       for (const auto& stored : partition) {
-        EXPECT_GT(stored.seq, highest);
-        highest = std::max(highest, stored.seq);
+        ASSERT_GT(stored.seq, highest);
+        highest = stored.seq;
       }
     }
   }
