@@ -181,9 +181,11 @@ const std::vector<CatalogueEntry>& catalogue() {
        {"The API key (sasl_username) or its secret (sasl_password) is wrong.",
         "The key belongs to another cluster.",
         "The key is new and not known everywhere in the cluster yet (up to a minute).",
-        "The cluster does not offer this sasl_mechanism."},
+        "The cluster does not offer this sasl_mechanism.",
+        "sasl_mechanism is SCRAM, the brokers are Kafka 4 and the installed librdkafka is older "
+        "than 2.6.1 (Debian 12 has 2.0.2): they refuse it although user and password are right."},
        "Put the right key and secret in the integration; it takes effect without a restart. If in "
-       "doubt, make a new key pair for this cluster."},
+       "doubt, make a new key pair for this cluster. With SCRAM, try PLAIN over SASL_SSL."},
       {kCredentialsRevoked,
        FailureClass::kAuthentication,
        "API key expired or revoked",

@@ -34,6 +34,10 @@ constexpr int kCertificateWarningDays = 14;
 constexpr std::string_view kMarkedRecord =
     R"({"type":"track","event":"signal-agent check","properties":{"test":true}})";
 
+// Earlier ones repeat their nonce in the last message of SCRAM, which Kafka 4 refuses in the words
+// of a wrong password.
+constexpr int kFirstVersionWithScramOfKafka4 = 0x02060100;
+
 std::string remedy_of(std::string_view code) {
   return std::string(catalogue_entry(code).remedy);
 }
@@ -368,11 +372,22 @@ class Preflight {
 
     metadata_ = client_->metadata(deadline());
     if (!client_->authentication_error().empty()) {
-      return failed(client_->authentication_error(), remedy_of("AUTHENTICATION_FAILED"));
+      return failed(client_->authentication_error(),
+                    authentication_remedy(options_.config.sasl_mechanism));
     }
     if (!metadata_) return no_answer();
     return passed(options_.config.sasl_mechanism + " as " + options_.config.sasl_username +
                   " was accepted");
+  }
+
+  static std::string authentication_remedy(const std::string& mechanism) {
+    std::string remedy = remedy_of("AUTHENTICATION_FAILED");
+    if (!mechanism.starts_with("SCRAM") || rd_kafka_version() >= kFirstVersionWithScramOfKafka4) {
+      return remedy;
+    }
+    return std::string("If user and password are right and the brokers are Kafka 4: they refuse ") +
+           mechanism + " from librdkafka before 2.6.1 (this is " + rd_kafka_version_str() +
+           "); use PLAIN over SASL_SSL, or install a newer librdkafka. Otherwise: " + remedy;
   }
 
   Stage no_answer() const {

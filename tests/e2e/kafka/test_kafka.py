@@ -191,6 +191,24 @@ class Delivery(RealBroker):
         self.assertEqual(self.driver.health()["failure"], "")
 
 
+    def test_a_black_hole_is_told_and_survived(self):
+        self.broker.create_topic(self.topic, partitions=1, writer="agent")
+        self.driver.start(self.config())
+        self.driver.order("send", token=0)
+        self.driver.wait_reports(1)
+        self.broker.pause()
+        try:
+            self.driver.order("send", token=1, count=20)
+            # An open request is given up after socket.timeout.ms, a new connection after less.
+            self.assertTrue(self.driver.wait_failure("CONNECTION_FAILED", 90), self.driver.health())
+            self.assertEqual(self.driver.health()["in_flight"], 20)
+        finally:
+            self.broker.resume()
+        reports = self.driver.wait_reports(21, 60)
+        self.assertEqual([report["error"] for report in reports], [0] * 21)
+        self.assertEqual(len(self.stored()), 21)
+
+
 class Failures(RealBroker):
     def test_wrong_password_never_fails_a_record_and_new_credentials_deliver(self):
         self.broker.create_topic(self.topic, partitions=1, writer="agent")
@@ -443,6 +461,14 @@ class Preflight(RealBroker):
     def test_wrong_password_fails_sasl(self):
         self.broker.create_topic(self.topic, partitions=1, writer="agent")
         self.fails("sasl", "Authentication failed", self.config(sasl_password="wrong"))
+
+    def test_scram_that_kafka_4_refuses_names_the_library(self):
+        self.broker.create_topic(self.topic, partitions=1, writer="agent")
+        stages, failed = self.check(self.config(sasl_mechanism="SCRAM-SHA-256"))
+        if failed is None:
+            return  # a librdkafka that Kafka 4 accepts
+        self.assertEqual(failed, "sasl", stages)
+        self.assertIn("librdkafka before 2.6.1", stages["sasl"]["remedy"])
 
     def test_no_permission_fails_topic(self):
         self.broker.create_topic(self.topic, partitions=1)
