@@ -44,7 +44,7 @@ using TlsSocket = asio::ssl::stream<Socket>;
 constexpr std::size_t kFirstBuffer = 4 * 1024;
 constexpr std::size_t kChunkBuffer = 16 * 1024;
 constexpr std::size_t kKeptOutput = 64 * 1024;  // capacity of an output buffer worth keeping
-constexpr std::size_t kBodyStep = 64 * 1024;    // how much of a declared body is believed at once
+constexpr std::size_t kBodyStep = 256 * 1024;   // how much of a declared body is believed at once
 constexpr std::size_t kMaxWaitingOut = 256 * 1024;  // answers not yet taken, before reading pauses
 constexpr int kAcceptsPerWake = 64;
 constexpr auto kFullTableRest = std::chrono::milliseconds(100);
@@ -705,6 +705,8 @@ class ServerImpl final : public Server {
   BodyBudget& budget() { return *options_.budget; }
   const std::shared_ptr<Mailbox>& mailbox() const { return mailbox_; }
   const std::string& date() const { return date_; }
+  /// The time of the last sweep: exact enough for deadlines, and free.
+  SteadyTime now() const { return now_; }
   bool draining() const { return draining_.load(std::memory_order_relaxed); }
   void count_request() { requests_.fetch_add(1, std::memory_order_relaxed); }
   void count_response(int status) {
@@ -747,6 +749,7 @@ class ServerImpl final : public Server {
   std::list<Listener> listeners_;
   asio::steady_timer sweep_timer_{io_};
   std::string date_ = http_date();
+  SteadyTime now_ = steady_now();
   log::Interval table_full_log_{std::chrono::seconds(30)};
 
   std::atomic<bool> draining_{false};
@@ -834,7 +837,7 @@ Session::Session(ServerImpl& server, Peer peer)
     : server_(server),
       peer_(std::move(peer)),
       parser_(server.limits().max_header_bytes),
-      since_(steady_now()),
+      since_(server.now()),
       last_write_(since_) {}
 
 void Session::start(std::unique_ptr<Transport> transport, bool needs_handshake) {
@@ -851,7 +854,7 @@ void Session::on_handshake(error_code ec) {
   if (phase_ == Phase::kClosed) return;
   if (ec) return close();
   phase_ = Phase::kHead;
-  since_ = steady_now();
+  since_ = server_.now();
   advance();
 }
 
@@ -934,11 +937,11 @@ void Session::on_read(error_code ec, std::size_t size) {
     body_in_window_ += size;
     if (body_in_window_ >= server_.limits().body_min_bytes) {
       body_in_window_ = 0;
-      body_window_ = steady_now();
+      body_window_ = server_.now();
     }
     if (body_received_ < body_length_) return start_read();
   } else {
-    if (begin_ == end_) since_ = steady_now();
+    if (begin_ == end_) since_ = server_.now();
     end_ += size;
     if (size == 0) return close();
   }
@@ -1019,7 +1022,7 @@ bool Session::begin_request() {
 
 void Session::begin_body() {
   phase_ = Phase::kBody;
-  body_window_ = steady_now();
+  body_window_ = server_.now();
   body_in_window_ = 0;
   const std::uint64_t first =
       chunked_ ? kFirstBuffer : std::min<std::uint64_t>(body_length_, kBodyStep);
@@ -1055,7 +1058,7 @@ bool Session::continue_body() {
     body_in_window_ += request_.body.size() - before;
     if (body_in_window_ >= server_.limits().body_min_bytes) {
       body_in_window_ = 0;
-      body_window_ = steady_now();
+      body_window_ = server_.now();
     }
     if (parser_.fault()) {
       const RequestParser::Fault& fault = *parser_.fault();
@@ -1098,11 +1101,9 @@ void Session::dispatch() {
   owe_continue_ = false;
   phase_ = Phase::kHead;
   parser_.next();
-  since_ = steady_now();
-  Request request = std::move(request_);
-  request_ = Request();
+  since_ = server_.now();
   try {
-    handler(std::move(request), Responder(std::move(slot)));
+    handler(std::exchange(request_, Request()), Responder(std::move(slot)));
   } catch (const std::exception& error) {
     log::error("http handler threw; this is a bug", {{"what", error.what()}});
   }
@@ -1245,7 +1246,7 @@ void Session::start_write() {
   writing_.swap(out_);
   stream_bytes_writing_ = std::exchange(stream_bytes_, 0);
   written_ = 0;
-  last_write_ = steady_now();
+  last_write_ = server_.now();
   transport_->write(asio::buffer(writing_), shared_from_this());
 }
 
@@ -1254,7 +1255,7 @@ void Session::on_written(error_code ec, std::size_t size) {
   if (ec) return close();
   written_ += size;
   if (written_ < writing_.size()) {
-    last_write_ = steady_now();
+    last_write_ = server_.now();
     transport_->write(asio::buffer(writing_.data() + written_, writing_.size() - written_),
                       shared_from_this());
     return;
@@ -1264,7 +1265,7 @@ void Session::on_written(error_code ec, std::size_t size) {
   } else {
     writing_.clear();
   }
-  if (slots_.empty() && begin_ == end_) since_ = steady_now();
+  if (slots_.empty() && begin_ == end_) since_ = server_.now();
   if (stream_ && stream_bytes_writing_ > 0) {
     stream_->taken_by_socket(std::exchange(stream_bytes_writing_, 0));
   }
@@ -1278,7 +1279,7 @@ void Session::begin_linger() {
   if (stream_) stream_->break_off();
   if (peer_ended_) return close();
   phase_ = Phase::kLinger;
-  since_ = steady_now();
+  since_ = server_.now();
   transport_->end_writing(shared_from_this());
   server_.progressed();
   start_read();
@@ -1362,6 +1363,7 @@ void ServerImpl::start() {
   thread_ = std::thread([this] {
     pthread_setname_np(pthread_self(), ("http-" + options_.name).substr(0, 15).c_str());
     mailbox_->set_io_thread();
+    now_ = steady_now();
     for (Listener& listener : listeners_) wait_for_connections(listener);
     schedule_sweep();
     io_.run();
@@ -1491,10 +1493,10 @@ void ServerImpl::schedule_sweep() {
 
 void ServerImpl::sweep() {
   date_ = http_date();
-  const SteadyTime now = steady_now();
+  now_ = steady_now();
   for (auto it = sessions_.begin(); it != sessions_.end();) {
     const std::shared_ptr<Session> session = *it++;  // sweeping may erase it
-    session->sweep(now);
+    session->sweep(now_);
   }
 }
 

@@ -1,6 +1,7 @@
 #include "agent/ingest/envelope.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace signal_agent::ingest {
 namespace {
@@ -108,20 +109,40 @@ bool is_iso_8601(std::string_view text) {
 
 std::optional<std::size_t> EnvelopeReader::known(std::string_view key) {
   static_assert(kNames.size() == kCountKnown);
-  if (key.size() < 4 || key.size() > 12) return std::nullopt;
-  for (std::size_t i = 0; i < kNames.size(); ++i) {
-    if (kNames[i] == key) return i;
+  const auto is = [&](Member member) -> std::optional<std::size_t> {
+    return kNames[member] == key ? std::optional<std::size_t>(member) : std::nullopt;
+  };
+  switch (key.size()) {
+    case 4:
+      return key[0] == 't' ? is(kType) : is(kName);
+    case 5:
+      return is(kEvent);
+    case 6:
+      return key[0] == 'u' ? is(kUserId) : is(kTraits);
+    case 7:
+      return key[0] == 'u' ? is(kUserIdSnake) : is(kContext);
+    case 9:
+      return key[0] == 'm' ? is(kMessageId) : is(kTimestamp);
+    case 10:
+      return key[0] == 'm' ? is(kMessageIdSnake) : is(kProperties);
+    case 11:
+      return is(kAnonymousId);
+    case 12:
+      return is(kAnonymousIdSnake);
   }
   return std::nullopt;
 }
 
 void EnvelopeReader::begin() {
-  seen_.fill(Seen());
+  for (; touched_ != 0; touched_ &= touched_ - 1) {
+    seen_[static_cast<std::size_t>(std::countr_zero(touched_))] = Seen();
+  }
 }
 
 void EnvelopeReader::member(std::size_t index, Kind kind, std::string_view text,
                             bool lone_surrogate) {
   Seen& seen = seen_[index];
+  touched_ |= std::uint32_t{1} << index;
   ++seen.times;
   seen.kind = kind;
   seen.text = text;

@@ -95,6 +95,7 @@ class EnvelopeReader {
   const Seen* first_id(Member camel, Member snake, std::optional<std::string>& fault) const;
 
   std::array<Seen, kCount> seen_;
+  std::uint32_t touched_ = 0;  // bit per member, so that begin() forgets only what was seen
 };
 
 }  // namespace signal_agent::ingest
