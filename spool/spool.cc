@@ -109,8 +109,19 @@ class Callbacks {
 
 }  // namespace
 
+/// RocksDB's way to say that a background write failed. A leaked database outlives the spool: it
+/// keeps this, and the spool cuts it.
+struct ErrorLine {
+  Mutex mutex;
+  std::function<void(const std::string&)> report GUARDED_BY(mutex);
+};
+
 struct Spool::Impl {
   explicit Impl(Options given);
+  ~Impl() {
+    Lock lock(error_line->mutex);
+    error_line->report = nullptr;
+  }
 
   Options options;
   const std::filesystem::path dir;
@@ -119,6 +130,7 @@ struct Spool::Impl {
   std::uint64_t min_free = 0;
 
   // --- published books; only the committer changes them ------------------------------------------
+  const std::shared_ptr<ErrorLine> error_line = std::make_shared<ErrorLine>();
   mutable Mutex mutex;
   CondVar drop_ended;
   std::shared_ptr<Store> store GUARDED_BY(mutex);  // null once closed
@@ -251,8 +263,16 @@ Result<void> Spool::Impl::open() {
   store_options.dir = dir / "db";
   store_options.salvage_dir = dir / ("damaged-" + std::to_string(options.clock->wall_ms()));
   store_options.env = options.env;
+  store_options.write_buffer_bytes = options.write_buffer_bytes;
   store_options.read_only = options.read_only;
-  store_options.on_background_error = [this](const std::string& words) { fail(words); };
+  {
+    Lock lock(error_line->mutex);
+    error_line->report = [this](const std::string& words) { fail(words); };
+  }
+  store_options.on_background_error = [line = error_line](const std::string& words) {
+    Lock lock(line->mutex);
+    if (line->report) line->report(words);
+  };
   auto opened_store = Store::open(std::move(store_options));
   if (!opened_store) return std::move(opened_store).error();
   std::shared_ptr<Store> opened = std::move(opened_store).value();
@@ -516,9 +536,12 @@ void Spool::Impl::fail(const std::string& words) {
     Lock lock(mutex);
     if (!failure.empty()) return;
     failure = words;
-    id = ledger.spool_id;
-    acknowledged = ledger.state.last;
-    if (store) store->abandon();
+    // While opening the file keeps what it says: the books in memory are not on disk yet.
+    if (store) {
+      id = ledger.spool_id;
+      acknowledged = ledger.state.last;
+      store->abandon();
+    }
   }
   failed = true;
   log::error("the spool failed; nothing is accepted until it is reopened", {{"error", words}});

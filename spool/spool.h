@@ -139,8 +139,10 @@ class Spool {
     std::uint64_t dedup_window = 100'000;
     Clock* clock = &system_clock();
     rocksdb::Env* env = nullptr;  // tests: a file system that forgets or fails; not owned
-    bool run_committer = true;    // false: the owner calls commit_pending() itself (simulation)
-    bool read_only = false;       // offline doctor: nothing is written, no lock needed
+    std::uint64_t write_buffer_bytes =
+        16 * kMiB;              // memory before events go to a file; tests: small
+    bool run_committer = true;  // false: the owner calls commit_pending() itself (simulation)
+    bool read_only = false;     // offline doctor: nothing is written, no lock needed
   };
 
   /// Opens or makes the spool, running the recovery procedure of FORMAT.md. Takes as long as the

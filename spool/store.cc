@@ -112,7 +112,7 @@ rocksdb::DBOptions db_options(const Store::Options& options) {
   db.recycle_log_file_num = 0;                 // anything else crashes 7.8.3
   db.avoid_flush_during_recovery = true;       // opens on a full disk, replays twice as fast
   db.avoid_flush_during_shutdown = true;       // close() flushes itself
-  db.max_total_wal_size = 3 * kWriteBuffer;
+  db.max_total_wal_size = 3 * options.write_buffer_bytes;
   db.max_open_files = 256;
   db.bytes_per_sync = 1 * kMiB;
   db.max_background_jobs = 2;
@@ -149,7 +149,8 @@ rocksdb::ColumnFamilyOptions queue_family(std::shared_ptr<Floors> floors,
   return family;
 }
 
-std::vector<rocksdb::ColumnFamilyDescriptor> families(const std::shared_ptr<Floors>& floors) {
+std::vector<rocksdb::ColumnFamilyDescriptor> families(const std::shared_ptr<Floors>& floors,
+                                                      std::uint64_t write_buffer_bytes) {
   rocksdb::BlockBasedTableOptions table;
   table.block_size = 64 * kKiB;  // 0.35 MB of index per GB of events
   table.block_cache = rocksdb::NewLRUCache(2 * kMiB);
@@ -157,7 +158,7 @@ std::vector<rocksdb::ColumnFamilyDescriptor> families(const std::shared_ptr<Floo
       std::shared_ptr<rocksdb::TableFactory>(rocksdb::NewBlockBasedTableFactory(table));
 
   rocksdb::ColumnFamilyOptions events = queue_family(floors, &Floors::events);
-  events.write_buffer_size = kWriteBuffer;
+  events.write_buffer_size = write_buffer_bytes;
   rocksdb::ColumnFamilyOptions unused = small_family();
   unused.write_buffer_size = 64 * kKiB;
   std::vector<rocksdb::ColumnFamilyDescriptor> all = {
@@ -219,7 +220,7 @@ Result<std::unique_ptr<Store>> Store::open(Options options) {
   auto store = std::unique_ptr<Store>(new Store);
   const std::string dir = options.dir.string();
   rocksdb::DBOptions db = db_options(options);
-  const auto column_families = families(store->floors_);
+  const auto column_families = families(store->floors_, options.write_buffer_bytes);
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   const auto attempt = [&] {
     handles.clear();

@@ -37,6 +37,7 @@ class Store {
     std::filesystem::path dir;          // RocksDB's own folder
     std::filesystem::path salvage_dir;  // where a copy of damaged logs goes
     rocksdb::Env* env = nullptr;
+    std::uint64_t write_buffer_bytes = kWriteBuffer;
     bool read_only = false;
     bool tolerate_damage = false;  // read_only: open what can be opened
     std::function<void(const std::string&)> on_background_error;
