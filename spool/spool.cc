@@ -712,17 +712,17 @@ bool Spool::Impl::drop_oldest(Transaction& transaction, std::uint64_t incoming) 
   dropping = true;  // set_sent() waits: nobody sends what is being dropped
   StateRecord& state = transaction.state();
   const std::uint64_t need = bytes_to_drop(used_bytes, incoming, options.limits.max_bytes);
-  std::uint64_t freed_bytes = 0;
-  for (const SeqRange& range : ledger.freed.ranges()) freed_bytes += sizes.bytes_in(range);
-  const Seq target =
-      std::min(state.last, sizes.seq_at(sizes.bytes_through(state.floor) + freed_bytes + need));
-
-  std::vector<SeqRange> kept;  // in some library
+  RangeSet spared = ledger.freed;  // gone already
   for (const CursorRecord* cursor : transaction.cursors()) {
     const auto found = sent.find(cursor->id);
     if (cursor->holds_disk && found != sent.end() && found->second > cursor->mark)
-      kept.push_back({cursor->mark.next(), found->second});
+      spared.add({cursor->mark.next(), std::min(found->second, state.last)});  // in a library
   }
+  std::uint64_t spared_bytes = 0;
+  for (const SeqRange& range : spared.inside({state.floor.next(), state.last}))
+    spared_bytes += sizes.bytes_in(range);
+  const Seq target =
+      std::min(state.last, sizes.seq_at(sizes.bytes_through(state.floor) + spared_bytes + need));
   bool held = false;
   for (const CursorRecord* holder : transaction.cursors()) {
     if (!holder->holds_disk) continue;
@@ -740,15 +740,10 @@ bool Spool::Impl::drop_oldest(Transaction& transaction, std::uint64_t incoming) 
   }
   if (!held) state.floor = std::max(state.floor, target);
   transaction.raise_floor();
-  const auto bytes_of = [&](const RangeSet& ranges) {
-    std::uint64_t sum = 0;
-    for (const SeqRange& range : ranges.inside({ledger.state.floor.next(), target}))
-      sum += sizes.bytes_in(range);
-    return sum;
-  };
-  const std::uint64_t through = sizes.bytes_in({ledger.state.floor.next(), target});
-  const std::uint64_t still = std::min(through, bytes_of(ledger.freed) + bytes_of(RangeSet(kept)));
-  const std::uint64_t gone = std::min(used_bytes.load(), through - still);
+  std::uint64_t gone = sizes.bytes_in({ledger.state.floor.next(), target});
+  for (const SeqRange& range : spared.inside({ledger.state.floor.next(), target}))
+    gone -= std::min(gone, sizes.bytes_in(range));
+  gone = std::min(gone, used_bytes.load());
   return used_bytes - gone + incoming <= options.limits.max_bytes;
 }
 
@@ -973,7 +968,7 @@ void Spool::append(AppendBatch batch, AppendDone done) {
   const std::uint64_t used = parts.used_bytes;
   if (used + parts.committer->queued_bytes() + bytes > parts.options.limits.max_bytes &&
       parts.options.limits.when_full == WhenFull::kReject)
-    parts.refused_bytes = std::min(bytes, parts.options.limits.max_bytes / 16);
+    parts.refused_bytes = std::min(bytes, parts.options.limits.max_bytes / 2);
   parts.committer->append({std::move(batch), std::move(done)}, used, refusal ? &*refusal : nullptr);
   if (parts.options.read_only) parts.committer->turn();
 }

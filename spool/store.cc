@@ -120,6 +120,7 @@ rocksdb::DBOptions db_options(const Store::Options& options) {
   db.stats_dump_period_sec = 0;
   db.stats_persist_period_sec = 0;
   db.max_manifest_file_size = 64 * kMiB;
+  db.manifest_preallocation_size = 64 * kKiB;
   if (options.tolerate_damage) {
     db.paranoid_checks = false;
     db.wal_recovery_mode = rocksdb::WALRecoveryMode::kSkipAnyCorruptedRecords;

@@ -149,6 +149,11 @@ class SpoolFixture : public ::testing::Test {
     return books.acked + books.filtered + books.discarded + books.damaged + books.buried +
            books.pending;
   }
+  static DeadQuery these(std::vector<Seq> seqs) {
+    DeadQuery query;
+    query.seqs = std::move(seqs);
+    return query;
+  }
   static DeadLetter dead(Seq seq, std::string reason = "size") {
     DeadLetter letter;
     letter.seq = seq;

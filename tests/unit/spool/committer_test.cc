@@ -1,0 +1,191 @@
+// The queue before the writer: what is grouped, what is refused, who is answered when.
+#include "spool/committer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <future>
+#include <string>
+#include <thread>
+
+namespace signal_agent::spool {
+namespace {
+
+using std::chrono::milliseconds;
+
+class FakeClock final : public Clock {
+ public:
+  std::int64_t wall_ms() override { return 0; }
+  std::chrono::steady_clock::time_point steady() override { return now; }
+  std::chrono::steady_clock::time_point now{};
+};
+
+AppendBatch batch_of(int count, std::size_t size) {
+  AppendBatch batch;
+  const std::string value(size, 'x');
+  for (int i = 0; i < count; ++i) {
+    NewEvent event;
+    event.value = value;
+    batch.add(event);
+  }
+  return batch;
+}
+
+class NoOp final : public Op {
+ public:
+  NoOp(std::string name, std::vector<std::string>& log, Urgency how)
+      : name_(std::move(name)), log_(log) {
+    urgency = how;
+  }
+  Result<Outcome> apply(Transaction&) override { return Outcome::kApplied; }
+  void finish(Result<void> result) override {
+    log_.push_back(name_ + (result ? " ok" : " refused"));
+  }
+
+ private:
+  const std::string name_;
+  std::vector<std::string>& log_;
+};
+
+struct CommitterTest : ::testing::Test {
+  CommitterTest()
+      : committer(
+            [this](Committer::Group& group) {
+              groups.push_back({group.events, group.bytes, group.ops.size()});
+              for (auto& op : group.ops) op->finish({});
+              group.ops.clear();
+              for (AppendRequest& request : group.appends)
+                request.done(Appended{request.batch.size(), 0, {}, {}});
+            },
+            SpoolSettings{}, clock) {}
+  ~CommitterTest() override { committer.abort(); }
+
+  void append(AppendBatch batch) {
+    committer.append({std::move(batch),
+                      [this](Result<Appended> answer) {
+                        if (answer)
+                          ++stored;
+                        else
+                          refused.push_back(answer.error().code);
+                      }},
+                     0, nullptr);
+  }
+
+  struct Written {
+    std::uint64_t events;
+    std::uint64_t bytes;
+    std::size_t ops;
+  };
+  FakeClock clock;
+  std::vector<Written> groups;
+  int stored = 0;
+  std::vector<Code> refused;
+  std::vector<std::string> log;
+  Committer committer;
+};
+
+TEST_F(CommitterTest, AllThatWaitsGoesIntoOneGroup) {
+  for (int i = 0; i < 10; ++i) append(batch_of(5, 10));
+  EXPECT_TRUE(committer.turn());
+  ASSERT_EQ(groups.size(), 1u);
+  EXPECT_EQ(groups[0].events, 50u);
+  EXPECT_EQ(stored, 10);
+  EXPECT_FALSE(committer.turn());
+}
+
+TEST_F(CommitterTest, AGroupIsBoundedInEvents) {
+  for (int i = 0; i < 3; ++i) append(batch_of(kMaxGroupEvents / 2 + 1, 1));
+  committer.turn();
+  EXPECT_EQ(groups.size(), 3u);
+  EXPECT_EQ(stored, 3);
+}
+
+TEST_F(CommitterTest, AGroupIsBoundedInBytesButTakesOneBatchOfAnySize) {
+  append(batch_of(1, 3 * kMiB));
+  append(batch_of(1, 3 * kMiB));
+  append(batch_of(1, 9 * kMiB));
+  committer.turn();
+  ASSERT_EQ(groups.size(), 3u);
+  EXPECT_GT(groups[2].bytes, kMaxGroupBytes);
+}
+
+TEST_F(CommitterTest, AFullQueueRefusesAndSaysSoFromTheCommitter) {
+  for (int i = 0; i < 11; ++i) append(batch_of(1, 3 * kMiB));
+  EXPECT_TRUE(refused.empty()) << "never on the caller's thread";
+  committer.turn();
+  EXPECT_EQ(stored, 10);
+  EXPECT_THAT(refused, ::testing::ElementsAre(Code::kOverloaded));
+  append(batch_of(1, 3 * kMiB));
+  committer.turn();
+  EXPECT_EQ(stored, 11) << "room again once the queue was written";
+}
+
+TEST_F(CommitterTest, ARideWaitsForCompanyAtMostASecond) {
+  committer.submit(std::make_unique<NoOp>("ride", log, Urgency::kRide));
+  EXPECT_FALSE(committer.turn());
+  clock.now += kMaxRide - milliseconds(1);
+  EXPECT_FALSE(committer.turn());
+  clock.now += milliseconds(1);
+  EXPECT_TRUE(committer.turn());
+  EXPECT_THAT(log, ::testing::ElementsAre("ride ok"));
+}
+
+TEST_F(CommitterTest, ARideGoesWithTheNextAppend) {
+  committer.submit(std::make_unique<NoOp>("ride", log, Urgency::kRide));
+  append(batch_of(1, 1));
+  EXPECT_TRUE(committer.turn());
+  ASSERT_EQ(groups.size(), 1u);
+  EXPECT_EQ(groups[0].ops, 1u);
+}
+
+TEST_F(CommitterTest, StopWritesWhatWaitsAndRefusesWhatComesLater) {
+  committer.submit(std::make_unique<NoOp>("ride", log, Urgency::kRide));
+  committer.stop();
+  committer.submit(std::make_unique<NoOp>("late", log, Urgency::kSync));
+  append(batch_of(1, 1));
+  EXPECT_THAT(log, ::testing::ElementsAre("ride ok", "late refused"));
+  EXPECT_THAT(refused, ::testing::ElementsAre(Code::kShuttingDown));
+}
+
+TEST_F(CommitterTest, AbortWritesNothingAndAnswersEverybody) {
+  committer.submit(std::make_unique<NoOp>("waiting", log, Urgency::kSync));
+  append(batch_of(1, 1));
+  committer.abort();
+  EXPECT_TRUE(groups.empty());
+  EXPECT_THAT(log, ::testing::ElementsAre("waiting refused"));
+  EXPECT_THAT(refused, ::testing::ElementsAre(Code::kShuttingDown));
+}
+
+TEST(CommitterThreadTest, ManyThreadsAreAllAnsweredAndAloneRidesToo) {
+  std::atomic<int> written = 0;
+  FakeClock clock;
+  Committer committer(
+      [&](Committer::Group& group) {
+        for (auto& op : group.ops) op->finish({});
+        group.ops.clear();
+        for (AppendRequest& request : group.appends) {
+          ++written;
+          request.done(Appended{});
+        }
+      },
+      SpoolSettings{}, clock);
+  committer.start();
+  std::atomic<int> answered = 0;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t)
+    threads.emplace_back([&] {
+      for (int i = 0; i < 500; ++i)
+        committer.append({batch_of(1, 10), [&](Result<Appended>) { ++answered; }}, 0, nullptr);
+    });
+  for (std::thread& thread : threads) thread.join();
+  std::vector<std::string> log;
+  committer.submit(std::make_unique<NoOp>("ride", log, Urgency::kRide));
+  committer.stop();
+  EXPECT_EQ(answered, 2000);
+  EXPECT_EQ(written, 2000);
+  EXPECT_THAT(log, ::testing::ElementsAre("ride ok"));
+}
+
+}  // namespace
+}  // namespace signal_agent::spool

@@ -1,0 +1,228 @@
+// Dead letters: burying, searching, replaying, discarding, and their bound.
+#include "tests/support/spool_fixture.h"
+
+namespace signal_agent::spool {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+class DeadLetterTest : public SpoolFixture {
+ protected:
+  DeadLetterTest() { options.run_committer = false; }
+  void SetUp() override {
+    open();
+    ASSERT_TRUE(store({"one", "two", "three", "four", "five"}).has_value());
+    cursor = attach("kafka");
+  }
+  std::vector<std::uint64_t> lying(DeadQuery query = {}) {
+    auto letters = spool->dead_letters(cursor, query);
+    EXPECT_TRUE(letters.has_value());
+    std::vector<std::uint64_t> seqs;
+    for (const DeadLetter& letter : *letters) seqs.push_back(letter.seq.value);
+    return seqs;
+  }
+  CursorId cursor = 0;
+};
+
+TEST_F(DeadLetterTest, ABuriedEventKeepsItsBytesAndItsReason) {
+  ASSERT_TRUE(bury(cursor, {2}).has_value());
+  crash();
+  auto letters = spool->dead_letters(cursor, {});
+  ASSERT_EQ(letters->size(), 1u);
+  const DeadLetter& letter = letters->front();
+  EXPECT_EQ(letter.seq, Seq{2});
+  EXPECT_EQ(letter.event().value, "two");
+  EXPECT_EQ(letter.event().key, "user-1");
+  EXPECT_EQ(letter.why.reason, "size");
+  EXPECT_EQ(letter.why.code, "MESSAGE_TOO_LARGE");
+  EXPECT_FALSE(letter.replaying);
+  const Books b = books(cursor);
+  EXPECT_EQ(b.buried, 1u);
+  EXPECT_EQ(b.pending, 4u);
+  EXPECT_EQ(b.stored, settled_and_pending(b));
+}
+
+TEST_F(DeadLetterTest, TheBytesGivenWithTheBurialAreTheOnesKept) {
+  auto read = spool->read({3}, {});
+  Settlement settlement;
+  settlement.bury.push_back(dead({3}));
+  settlement.bury.back().encoded = read->events.front().encoded;
+  ASSERT_TRUE(settle(cursor, settlement).has_value());
+  EXPECT_EQ(spool->dead_letters(cursor, {})->front().event().value, "three");
+}
+
+TEST_F(DeadLetterTest, ABuriedRangeAtTheMarkMovesTheMark) {
+  ASSERT_TRUE(bury(cursor, {1, 2}).has_value());
+  EXPECT_EQ(spool->cursor(cursor)->mark, Seq{2});
+  EXPECT_THAT(spool->cursor(cursor)->settled, IsEmpty());
+  ASSERT_TRUE(bury(cursor, {4}).has_value());
+  EXPECT_EQ(spool->cursor(cursor)->mark, Seq{2});
+  EXPECT_THAT(spool->cursor(cursor)->settled, ElementsAre(SeqRange{{4}, {4}}));
+}
+
+TEST_F(DeadLetterTest, BuryingTwiceCountsOnce) {
+  ASSERT_TRUE(bury(cursor, {2}).has_value());
+  ASSERT_TRUE(bury(cursor, {2}).has_value());
+  EXPECT_EQ(books(cursor).buried, 1u);
+}
+
+TEST_F(DeadLetterTest, AReplayedOneMovesFromBuriedToAcked) {
+  ASSERT_TRUE(bury(cursor, {1, 2, 3}).has_value());
+  EXPECT_EQ(*mark_for_replay(cursor, these({{1}, {3}, {99}})), 2u);
+  crash();
+  DeadQuery marked;
+  marked.replaying = true;
+  EXPECT_THAT(lying(marked), ElementsAre(1, 3)) << "the mark is durable";
+  Settlement settlement;
+  settlement.replayed = {{1}, {3}};
+  ASSERT_TRUE(settle(cursor, settlement).has_value());
+  EXPECT_THAT(lying(), ElementsAre(2));
+  EXPECT_EQ(books(cursor).acked, 2u);
+  EXPECT_EQ(books(cursor).buried, 1u);
+  ASSERT_TRUE(settle(cursor, settlement).has_value());
+  EXPECT_EQ(books(cursor).acked, 2u) << "a second report of the same replay counts nothing";
+}
+
+TEST_F(DeadLetterTest, AReplayThatFailedAgainKeepsItsEventAndCountsTheAttempt) {
+  ASSERT_TRUE(bury(cursor, {2}).has_value());
+  ASSERT_TRUE(mark_for_replay(cursor, {}).has_value());
+  Settlement settlement;
+  settlement.update.push_back(dead({2}));
+  settlement.update.back().why.attempts = 2;
+  settlement.update.back().replaying = false;
+  ASSERT_TRUE(settle(cursor, settlement).has_value());
+  const DeadLetter letter = spool->dead_letters(cursor, {})->front();
+  EXPECT_EQ(letter.why.attempts, 2u);
+  EXPECT_FALSE(letter.replaying);
+  EXPECT_EQ(letter.event().value, "two");
+  EXPECT_EQ(books(cursor).buried, 1u);
+}
+
+TEST_F(DeadLetterTest, DiscardNeedsTheRightCount) {
+  ASSERT_TRUE(bury(cursor, {1, 2, 3}).has_value());
+  auto wrong = discard(cursor, {}, 2);
+  ASSERT_FALSE(wrong.has_value());
+  EXPECT_EQ(wrong.error().code, Code::kConflict);
+  EXPECT_THAT(wrong.error().message, HasSubstr("3 dead letters"));
+  EXPECT_EQ(books(cursor).buried, 3u);
+  EXPECT_EQ(*discard(cursor, {}, 3), 3u);
+  const Books b = books(cursor);
+  EXPECT_EQ(b.buried, 0u);
+  EXPECT_EQ(b.discarded, 3u);
+  EXPECT_EQ(b.stored, settled_and_pending(b));
+  EXPECT_EQ(spool->cursor(cursor)->dead_letter_bytes, 0u);
+}
+
+TEST_F(DeadLetterTest, WhatIsBeingReplayedCannotBeDiscarded) {
+  ASSERT_TRUE(bury(cursor, {1, 2}).has_value());
+  ASSERT_TRUE(mark_for_replay(cursor, these({{2}})).has_value());
+  auto refused = discard(cursor, {}, 2);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, Code::kConflict);
+  EXPECT_THAT(lying(), ElementsAre(1, 2));
+}
+
+TEST_F(DeadLetterTest, SearchIsByReasonTimeAndPage) {
+  ASSERT_TRUE(bury(cursor, {1, 2}, "size").has_value());
+  Settlement late;
+  late.bury = {dead({4}, "authentication")};
+  late.bury[0].why.last_failure_ms += 5000;
+  late.bury[0].why.self_healing = true;
+  ASSERT_TRUE(settle(cursor, late).has_value());
+  DeadQuery by_reason;
+  by_reason.reason = "authentication";
+  EXPECT_THAT(lying(by_reason), ElementsAre(4));
+  DeadQuery by_time;
+  by_time.since_ms = 1'700'000'001'001;
+  EXPECT_THAT(lying(by_time), ElementsAre(4));
+  DeadQuery until;
+  until.until_ms = 1'700'000'001'000;
+  EXPECT_THAT(lying(until), ElementsAre(1, 2));
+  DeadQuery healing;
+  healing.self_healing = true;
+  EXPECT_THAT(lying(healing), ElementsAre(4));
+  DeadQuery page;
+  page.limit = 2;
+  EXPECT_THAT(lying(page), ElementsAre(1, 2));
+  page.after = {2};
+  EXPECT_THAT(lying(page), ElementsAre(4));
+  page.after = {};
+  EXPECT_EQ(*spool->count_dead_letters(cursor, page), 3u) << "a count takes all pages";
+  auto summary = spool->dead_letter_summary(cursor);
+  ASSERT_EQ(summary->size(), 2u);
+  EXPECT_EQ((*summary)[0].reason, "authentication");
+  EXPECT_EQ((*summary)[1].count, 2u);
+}
+
+TEST_F(DeadLetterTest, CursorsDoNotSeeEachOthersDeadLetters) {
+  const CursorId other = attach("other");
+  ASSERT_TRUE(bury(cursor, {2}).has_value());
+  EXPECT_EQ(*spool->count_dead_letters(other, {}), 0u);
+  EXPECT_EQ(books(other).pending, 5u);
+}
+
+TEST_F(DeadLetterTest, RemovingACursorCountsPendingAndBuriedAsDiscarded) {
+  ASSERT_TRUE(bury(cursor, {2}).has_value());
+  ASSERT_TRUE(ack_through(cursor, {1}, 1).has_value());
+  auto last = spool->remove(cursor);
+  ASSERT_TRUE(last.has_value());
+  EXPECT_EQ(last->discarded, 4u);
+  EXPECT_EQ(last->acked, 1u);
+  EXPECT_FALSE(spool->cursor(cursor).has_value());
+  EXPECT_EQ(*spool->count_dead_letters(cursor, {}), 0u);
+  EXPECT_NE(attach("kafka"), cursor) << "a cursor's number is never given again";
+}
+
+TEST_F(DeadLetterTest, AFullStoreHoldsAndWritesNothingOfTheSettlement) {
+  options.dead_letters.max_events = 2;
+  reopen();
+  ASSERT_TRUE(bury(cursor, {1, 2}).has_value());
+  Settlement settlement;
+  settlement.mark = {4};
+  settlement.acked = 1;
+  settlement.bury = {dead({3})};
+  auto refused = settle(cursor, settlement);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, Code::kFull);
+  EXPECT_EQ(spool->cursor(cursor)->mark, Seq{2});
+  EXPECT_EQ(books(cursor).acked, 0u);
+  ASSERT_TRUE(discard(cursor, these({{1}}), 1).has_value());
+  EXPECT_TRUE(settle(cursor, settlement).has_value());
+}
+
+TEST_F(DeadLetterTest, AStoreFullOfBytesHoldsToo) {
+  options.dead_letters.max_bytes = 70;
+  reopen();
+  ASSERT_TRUE(bury(cursor, {1, 2}).has_value());
+  EXPECT_EQ(bury(cursor, {3}).error().code, Code::kFull);
+}
+
+TEST_F(DeadLetterTest, DropOldestDiscardsTheOldestThatIsNotReplaying) {
+  options.dead_letters.max_events = 2;
+  options.dead_letters.when_full = WhenFull::kDropOldest;
+  reopen();
+  ASSERT_TRUE(bury(cursor, {1, 2}).has_value());
+  ASSERT_TRUE(mark_for_replay(cursor, these({{1}})).has_value());
+  ASSERT_TRUE(bury(cursor, {4}).has_value());
+  EXPECT_THAT(lying(), ElementsAre(1, 4));
+  const Books b = books(cursor);
+  EXPECT_EQ(b.discarded, 1u);
+  EXPECT_EQ(b.stored, settled_and_pending(b));
+}
+
+TEST_F(DeadLetterTest, ManyAreMarkedInSeveralCommitsAndAllCounted) {
+  AppendBatch batch;
+  for (int i = 0; i < 15'000; ++i) batch.add(plain_event("x"));
+  ASSERT_TRUE(append(std::move(batch)).has_value());
+  Settlement settlement;
+  for (std::uint64_t seq = 6; seq <= 15'005; ++seq) settlement.bury.push_back(dead({seq}));
+  ASSERT_TRUE(settle(cursor, std::move(settlement)).has_value());
+  const std::uint64_t commits = spool->stats().commits;
+  EXPECT_EQ(*mark_for_replay(cursor, {}), 15'000u);
+  EXPECT_EQ(spool->stats().commits, commits + 2);
+}
+
+}  // namespace
+}  // namespace signal_agent::spool
