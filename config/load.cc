@@ -652,8 +652,10 @@ class Loader {
     const int source = next_source_++;
     std::map<std::string, const Knob*> by_name;
     for (const Knob& knob : knobs()) by_name[environment_name(knob.key)] = &knob;
-    std::vector<std::string_view> names;
-    for (const auto& [name, knob] : by_name) names.push_back(name);
+    std::vector<std::string_view> names;  // without the prefix, which would make all alike
+    for (const auto& [name, knob] : by_name) {
+      names.push_back(std::string_view(name).substr(kEnvironmentPrefix.size()));
+    }
 
     for (const auto& [name, text] : options_.environment) {
       if (!name.starts_with(kEnvironmentPrefix)) continue;
@@ -665,11 +667,14 @@ class Loader {
       // SIGNAL_AGENT__... is the program's own between its processes.
       if (is_service_link(name) || name.starts_with("SIGNAL_AGENT__")) continue;
       // A near miss is a mistake. Anything else may be another program's.
-      const std::string_view near = nearest_name(name, names);
+      const std::string_view near =
+          nearest_name(std::string_view(name).substr(kEnvironmentPrefix.size()), names);
       if (near.empty()) {
         fault(place, "", "this variable is no setting; ignored", Severity::kWarning);
       } else {
-        fault(place, "", "this variable is no setting, did you mean " + std::string(near) + "?");
+        fault(place, "",
+              "this variable is no setting, did you mean " + std::string(kEnvironmentPrefix) +
+                  std::string(near) + "?");
       }
     }
   }

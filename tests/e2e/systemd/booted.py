@@ -13,7 +13,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import time
+import uuid
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
@@ -102,7 +102,7 @@ class Booted:
     def _settle_in(self):
         """A machine of its own: no console, a journal that stays, no waiting for a network to come up."""
         etc = self.root / "etc"
-        (etc / "machine-id").write_text("uninitialized\n")
+        (etc / "machine-id").write_text(uuid.uuid4().hex + "\n")
         units = etc / "systemd" / "system"
         for unit in ("console-getty.service", "systemd-networkd-wait-online.service"):
             (units / unit).symlink_to("/dev/null")
