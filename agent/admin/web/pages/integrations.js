@@ -81,7 +81,9 @@ async function sendTest(one) {
   askNow();
 }
 
-async function remove(one) {
+async function remove(shown) {
+  // What the card shows may be two seconds old, and the count has to be right.
+  const one = await api.integration(shown.id).catch(() => shown);
   const ask = (lost) => confirmCount({
     title: `Remove ${one.name}?`,
     total: lost,
