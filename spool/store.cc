@@ -254,6 +254,13 @@ Result<std::unique_ptr<Store>> Store::open(Options options) {
       status = attempt();
     }
   }
+  if (!status.ok() && options.read_only && !options.tolerate_damage) {
+    // To look at it is better than to refuse: leave out what cannot be had.
+    log::warn("the spool is damaged: showing what can be read", {{"rocksdb", status.ToString()}});
+    options.tolerate_damage = true;
+    db = db_options(options);
+    status = attempt();
+  }
   if (!status.ok()) {
     Error error = error_of(status, "opening " + dir);
     if (error.code == Code::kCorrupt)
