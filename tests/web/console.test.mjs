@@ -553,6 +553,17 @@ test("the summary is read out when it says something new, not when a number move
   await page.done();
 });
 
+test("each finding is told once, the most urgent as the headline", async () => {
+  busyWorld();
+  const page = await signedIn();
+  const summary = page.getByRole("region", { name: "Status" });
+  await summary.getByText('"Warehouse" does not deliver for 3 min', { exact: true }).waitFor();
+  assert.deepEqual(await summary.getByRole("listitem").allInnerTexts(), ['"Staging" is paused; 0 events wait.']);
+  assert.equal((await summary.innerText()).split("does not deliver").length - 1, 1);
+  assert.equal(await page.title(), '"Warehouse" does not deliver for 3 min · Overview · signal-agent');
+  await page.done();
+});
+
 test("the appearance can be chosen and is remembered", async () => {
   const page = await signedIn("", { viewport: kDesktop });
   const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);

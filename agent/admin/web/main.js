@@ -3,7 +3,7 @@ import { html, render, nothing } from "./vendor/lit-html.js";
 import * as api from "./api.js";
 import * as icons from "./icons.js";
 import { closeDialog, focusHeading, onDraw, redraw } from "./ui.js";
-import { startStatus, status, stopStatus } from "./status.js";
+import { findings, startStatus, status, stopStatus } from "./status.js";
 import { splitSentence } from "./format.js";
 import { overview } from "./pages/overview.js";
 import { live, watch } from "./pages/live.js";
@@ -166,7 +166,7 @@ onDraw(() => {
   }
   if (!app.page) return;
   summarise();
-  const mark = status.now && status.now.level !== "ok" ? `${splitSentence(status.now.sentence)[0]} · ` : "";
+  const mark = status.now && status.now.level !== "ok" ? `${splitSentence(findings(status.now)[0])[0]} · ` : "";
   document.title = `${app.name === "overview" ? mark : ""}${app.page.title()} · signal-agent`;
   render(frame(), host);
 });

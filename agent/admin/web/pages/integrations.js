@@ -61,9 +61,10 @@ async function sendTest(one) {
   note(one.id, { busy: "test", check: null, test: { status: "pending" } });
   try {
     const { seq } = await api.act(one.id, "test-event");
-    note(one.id, { test: { seq, status: "stored" } });
+    note(one.id, { busy: "", test: { seq, status: "stored" } });
     for (const pause of kFollowMs) {
       await wait(pause);
+      if (workOf(one.id).test?.seq !== seq) return;  // another one, or removed
       const { integrations } = await api.receipt(seq);
       const mine = integrations.find((place) => place.integration === one.id);
       if (!mine) continue;
@@ -74,10 +75,9 @@ async function sendTest(one) {
     if (test.status === "delivered") notice(`${one.name}: the test event was delivered.`);
     else notice(`${one.name}: the test event is ${test.status.replace("_", " ")}.`, "attention");
   } catch (fault) {
-    note(one.id, { test: null });
+    note(one.id, { busy: "", test: null });
     complain(fault);
   }
-  note(one.id, { busy: "" });
   askNow();
 }
 
