@@ -113,12 +113,14 @@ RawValue raw_from(const toml::node& node, int source, const std::string& file,
 // Text of a variable or argument. A text that is TOML for a list or a table counts as that, so that
 // every form of a secret and every list can be written there too.
 RawValue raw_from_text(const std::string& text, Place place) {
+  std::error_code ignored;  // without a working directory a relative path stays one
+  const fs::path folder = fs::current_path(ignored);
   RawValue raw;
   if (text.starts_with('{') || text.starts_with('[')) {
     try {
       const toml::table parsed = toml::parse("v = " + text);
       if (const toml::node* node = parsed.get("v"); node != nullptr && parsed.size() == 1) {
-        raw = raw_from(*node, place.source, place.text, fs::current_path());
+        raw = raw_from(*node, place.source, place.text, folder);
       }
     } catch (const toml::parse_error&) {
       // Ignored because a text that merely begins so is a text.
@@ -128,7 +130,7 @@ RawValue raw_from_text(const std::string& text, Place place) {
     raw.value = text;
   }
   raw.place = std::move(place);
-  raw.folder = fs::current_path();
+  raw.folder = folder;
   raw.typed = false;
   return raw;
 }
