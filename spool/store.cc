@@ -235,6 +235,12 @@ Result<std::unique_ptr<Store>> Store::open(Options options) {
     store->created_ = true;
   }
   rocksdb::Status status = attempt();
+  if (status.IsCorruption() && !options.read_only &&
+      mend_manifest(options.dir, options.salvage_dir)) {
+    log::warn("the list of files ended in a torn record that never took effect: cut off",
+              {{"kept", options.salvage_dir.string()}, {"rocksdb", status.ToString()}});
+    status = attempt();
+  }
   if (status.IsCorruption() && !options.tolerate_damage) {
     store->wal_ = classify_wals(options.dir);
     if (store->wal_.kind != WalVerdict::Kind::kWhole) {
