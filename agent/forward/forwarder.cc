@@ -1554,7 +1554,8 @@ void Forwarder::Impl::settle() {
 
   const bool changed = passed_.mark.value != 0 || !replayed_.empty() || !updated_.empty();
   if (!changed && outstanding_.empty()) return;
-  const bool syncing = std::ranges::any_of(outstanding_, &Outstanding::sync);
+  // Two at a time: while one is being synced the next waits at the committer.
+  const bool syncing = std::ranges::count_if(outstanding_, &Outstanding::sync) >= 2;
   const bool needed = 2 * unsynced() >= delivery_.window_events || (stopping_ && in_flight_ == 0) ||
                       (changed && releasing());
   if (needed && !syncing) {
