@@ -7,6 +7,7 @@ Parts: single, batches, drain, backlog. Agent, broker and load share the machine
 "while it also forwards"; quote the ratios. No thresholds: a reader judges.
 """
 import argparse
+import itertools
 import json
 import os
 import pathlib
@@ -57,7 +58,7 @@ class Bench:
     def __init__(self, options):
         self.options = options
         self.build = pathlib.Path(options.build).resolve()
-        harness.BINARY = self.build / "signal-agent"
+        harness.BINARY = pathlib.Path(os.environ.get("SIGNAL_AGENT", self.build / "signal-agent"))
         self.table = Table()
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="signal-agent-bench-", dir=options.directory))
         self.broker = Broker(self.directory / "broker", benchmark=True).start()
@@ -204,7 +205,7 @@ class Bench:
     def post_file(self, agent, lines):
         connection = harness.http.client.HTTPConnection(*agent.intake, timeout=60)
         with open(lines, "rb") as file:
-            while block := b"".join(line for line, _ in zip(file, range(500))):
+            while block := b"".join(itertools.islice(file, 500)):
                 connection.request("POST", "/v1/batch", body=block)
                 answer = connection.getresponse()
                 text = answer.read()
