@@ -3,6 +3,7 @@
 #include <malloc.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -187,6 +188,7 @@ class MainLoop {
 int run_command(const LoadOptions& options) {
   lifecycle::block_signals();
   limit_memory_and_core();
+  umask(0027);  // RocksDB makes its files 0644 otherwise; the state directory holds events and secrets
   LoadOptions load = options;
   load.secrets_required = true;
   LoadedSettings loaded = load_settings(load);
