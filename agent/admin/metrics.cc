@@ -137,7 +137,8 @@ void render_http(Page& page, const Snapshot& snapshot) {
       {{"intake", &snapshot.intake_http}, {"admin", &snapshot.admin_http}}};
   page.gauge("signal_agent_http_connections", "Connections open now, by listener.");
   for (const auto& [name, stats] : listeners) page.sample({{"listener", name}}, stats->connections);
-  page.counter("signal_agent_http_connections_total", "Connections accepted, by listener.");
+  page.counter("signal_agent_http_accepted_connections_total",
+               "Connections accepted, by listener.");
   for (const auto& [name, stats] : listeners) {
     page.sample({{"listener", name}}, stats->connections_total);
   }

@@ -5,11 +5,14 @@
 #include "agent/agent.h"
 #include "agent/cli/cli.h"
 #include "agent/run.h"
+#include "config/base/log.h"
 #include "config/load.h"
 #include "kafka/preflight.h"
 
 int main(int argc, char** argv) {
   using namespace signal_agent;
+  // Commands speak for themselves; `run` and `demo` set what their configuration says.
+  log::configure(log::Level::kWarn, log::Format::kAuto);
   cli::Terminal terminal = cli::process_terminal();
   const cli::Program program{.version = std::string(version()),
                              .run = run_command,

@@ -1,4 +1,6 @@
 // spool info|list|cat|verify|export: what lies on disk, read-only.
+#include <algorithm>
+
 #include "agent/cli/commands.h"
 #include "agent/cli/offline.h"
 #include "agent/cli/sender.h"
@@ -118,8 +120,20 @@ int spool_list_command(Invocation& invocation, const SpoolOptions& options) {
   return with_spool(invocation, [&](const spool::Spool& spool, const Settings&) -> int {
     Terminal& terminal = invocation.terminal;
     std::uint64_t shown = 0;
-    if (!invocation.json)
-      terminal.out << terminal.paint("bold", "SEQ  ACCEPTED  TYPE  NAME  BYTES") << "\n";
+    const auto line = [&](const std::string& seq, const std::string& accepted,
+                          const std::string& type, const std::string& bytes,
+                          const std::string& name) {
+      const auto padded = [](const std::string& text, std::size_t width, bool to_the_right) {
+        const std::string padding(width - std::min(width, text.size()), ' ');
+        return to_the_right ? padding + text : text + padding;
+      };
+      return padded(seq, 12, true) + "  " + padded(accepted, 24, false) + "  " +
+             padded(type, 8, false) + "  " + padded(bytes, 9, true) + "  " + name;
+    };
+    if (!invocation.json) {
+      terminal.out << terminal.paint("bold", line("SEQ", "ACCEPTED", "TYPE", "BYTES", "NAME"))
+                   << "\n";
+    }
     const auto trouble = each_event(
         spool, options.from,
         [&](const spool::EventView& event) {
@@ -134,10 +148,11 @@ int spool_list_command(Invocation& invocation, const SpoolOptions& options) {
                                  {"size_bytes", event.value.size()}})
                          << "\n";
           } else {
-            terminal.out << event.seq.value << "  " << rfc3339(event.accepted_ms) << "  "
-                         << spool::event_type_name(event.type) << "  "
-                         << (event.has_name ? printable(event.name) : "-") << "  "
-                         << event.value.size() << "\n";
+            terminal.out << line(std::to_string(event.seq.value), rfc3339(event.accepted_ms),
+                                 std::string(spool::event_type_name(event.type)),
+                                 std::to_string(event.value.size()),
+                                 event.has_name ? printable(event.name) : "-")
+                         << "\n";
           }
           ++shown;
           return static_cast<bool>(terminal.out) && (options.limit == 0 || shown < options.limit);

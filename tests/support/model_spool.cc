@@ -147,7 +147,8 @@ void apply(Disk& disk, Cursor& cursor, Settlement&& change) {
     if (found != cursor.dead.end()) found->second = std::move(letter);
   }
   for (const Seq seq : change.replayed) {
-    cursor.books.acked += cursor.dead.erase(seq.value);  // or discarded meanwhile
+    CHECK(cursor.dead.erase(seq.value) == 1, seq);
+    ++cursor.books.acked;
   }
   if (change.mark.value > old_mark) {
     CHECK(change.mark.value < disk.next, change.mark, disk.next);
