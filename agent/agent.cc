@@ -136,7 +136,6 @@ void Agent::start() {
 
 void Agent::open_spool() {
   const Settings& settings = loaded_.settings;
-  const auto began = system_clock().steady();
   Result<std::unique_ptr<spool::Spool>> opened =
       spool::Spool::open({.dir = settings.state_dir / "spool",
                           .limits = settings.spool,
@@ -158,10 +157,6 @@ void Agent::open_spool() {
   }
   spool_slot_.store(spool_.get(), std::memory_order_release);
   phase_ = SpoolPhase::kOpen;
-  const auto took =
-      std::chrono::duration_cast<std::chrono::milliseconds>(system_clock().steady() - began);
-  log::info("spool open",
-            {{"path", (settings.state_dir / "spool").string()}, {"ms", took.count()}});
 }
 
 Agent::SpoolPhase Agent::spool_phase() const {

@@ -662,7 +662,7 @@ const std::vector<IntegrationKnob>& integration_knobs() {
             "meanwhile "
             "counts as discarded."),
         choice_knob<Integration, bool>(
-            "start", {{"oldest", true}, {"newest", false}},
+            "start", {{"oldest", true}, {"end", false}},
             [](Integration& i) -> bool& { return i.start_at_oldest; },
             "Where one begins that is added while others exist. The first one always begins at the "
             "oldest event kept."),

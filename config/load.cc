@@ -113,12 +113,14 @@ RawValue raw_from(const toml::node& node, int source, const std::string& file,
 // Text of a variable or argument. A text that is TOML for a list or a table counts as that, so that
 // every form of a secret and every list can be written there too.
 RawValue raw_from_text(const std::string& text, Place place) {
+  std::error_code ignored;  // without a working directory a relative path stays one
+  const fs::path folder = fs::current_path(ignored);
   RawValue raw;
   if (text.starts_with('{') || text.starts_with('[')) {
     try {
       const toml::table parsed = toml::parse("v = " + text);
       if (const toml::node* node = parsed.get("v"); node != nullptr && parsed.size() == 1) {
-        raw = raw_from(*node, place.source, place.text, fs::current_path());
+        raw = raw_from(*node, place.source, place.text, folder);
       }
     } catch (const toml::parse_error&) {
       // Ignored because a text that merely begins so is a text.
@@ -128,7 +130,7 @@ RawValue raw_from_text(const std::string& text, Place place) {
     raw.value = text;
   }
   raw.place = std::move(place);
-  raw.folder = fs::current_path();
+  raw.folder = folder;
   raw.typed = false;
   return raw;
 }
@@ -652,8 +654,10 @@ class Loader {
     const int source = next_source_++;
     std::map<std::string, const Knob*> by_name;
     for (const Knob& knob : knobs()) by_name[environment_name(knob.key)] = &knob;
-    std::vector<std::string_view> names;
-    for (const auto& [name, knob] : by_name) names.push_back(name);
+    std::vector<std::string_view> names;  // without the prefix, which would make all alike
+    for (const auto& [name, knob] : by_name) {
+      names.push_back(std::string_view(name).substr(kEnvironmentPrefix.size()));
+    }
 
     for (const auto& [name, text] : options_.environment) {
       if (!name.starts_with(kEnvironmentPrefix)) continue;
@@ -665,11 +669,14 @@ class Loader {
       // SIGNAL_AGENT__... is the program's own between its processes.
       if (is_service_link(name) || name.starts_with("SIGNAL_AGENT__")) continue;
       // A near miss is a mistake. Anything else may be another program's.
-      const std::string_view near = nearest_name(name, names);
+      const std::string_view near =
+          nearest_name(std::string_view(name).substr(kEnvironmentPrefix.size()), names);
       if (near.empty()) {
         fault(place, "", "this variable is no setting; ignored", Severity::kWarning);
       } else {
-        fault(place, "", "this variable is no setting, did you mean " + std::string(near) + "?");
+        fault(place, "",
+              "this variable is no setting, did you mean " + std::string(kEnvironmentPrefix) +
+                  std::string(near) + "?");
       }
     }
   }

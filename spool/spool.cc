@@ -184,6 +184,7 @@ struct Spool::Impl {
 
   Result<void> open();
   Result<void> load(Store& opened);
+  void note_missing(Store& opened, const std::optional<HighWater>& high_water);
   Result<void> reconcile(Store& opened, const std::optional<HighWater>& high_water);
   Result<std::uint64_t> add_holes(Store& opened, rocksdb::WriteBatch& first);
   Result<void> first_write(Store& opened, rocksdb::WriteBatch& first);
@@ -279,6 +280,7 @@ Result<void> Spool::Impl::open() {
 
   auto loaded = load(*opened);
   if (loaded && !options.read_only) loaded = reconcile(*opened, high_water);
+  if (loaded && options.read_only) note_missing(*opened, high_water);
   if (!loaded) {
     if (loaded.error().code != Code::kCorrupt) opened->abandon();
     return loaded;
@@ -316,6 +318,10 @@ Result<void> Spool::Impl::load(Store& opened) {
       ledger.spool_id = value;
     } else if (key.size() == 9 && key[0] == 'c') {
       auto cursor = decode_cursor(value);
+      if (!cursor && options.read_only) {
+        log::warn("a cursor record is damaged and left out", {{"error", cursor.error().message}});
+        continue;
+      }
       if (!cursor) return std::move(cursor).error();
       const CursorId id = cursor->id;
       ledger.cursors.emplace(id, std::move(cursor).value());
@@ -331,7 +337,8 @@ Result<void> Spool::Impl::load(Store& opened) {
     }
   }
   if (!at->status().ok()) return error_of(at->status(), "reading the spool's books");
-  if (has_format && !has_state) return Error{Code::kCorrupt, "the spool's state record is missing"};
+  if (has_format && !has_state && !options.read_only)
+    return Error{Code::kCorrupt, "the spool's state record is missing"};
   sizes.extend({ledger.state.last, ledger.state.stored_bytes});
 
   std::vector<const CursorRecord*> holders;
@@ -357,6 +364,18 @@ Result<void> Spool::Impl::load(Store& opened) {
                 {{"error", ids->status().ToString()}});
   }
   return {};
+}
+
+/// Read-only: what an opening for writing would find missing, and an end for books that lost
+/// theirs.
+void Spool::Impl::note_missing(Store& opened, const std::optional<HighWater>& high_water) {
+  const std::unique_ptr<rocksdb::Iterator> at(opened.db().NewIterator({}, opened.events()));
+  at->SeekToLast();
+  Lock lock(mutex);
+  if (at->Valid())
+    ledger.state.last = std::max(ledger.state.last, Seq{seq_of_key(text(at->key()))});
+  if (high_water && high_water->acknowledged > ledger.state.last)
+    recovered_missing = high_water->acknowledged.value - ledger.state.last.value;
 }
 
 /// What should be there and is not? Then the first synced write of this process: nothing is
@@ -391,6 +410,9 @@ Result<void> Spool::Impl::reconcile(Store& opened, const std::optional<HighWater
       if (high_water->burned > state.last)
         add_gap({state.last.next(), high_water->burned}, Gap::Kind::kBurned);
     }
+    // Damage can take the end of the log with it and nobody knows how far it went.
+    if (opened.wal().kind == WalVerdict::Kind::kRot && missing == *holes)
+      add_gap({state.last.next(), {state.last.value + kSkipAfterLoss}}, Gap::Kind::kLost);
     sizes.extend({state.last, state.stored_bytes});
     recovered_missing = missing;
   }
@@ -408,8 +430,11 @@ Result<std::uint64_t> Spool::Impl::add_holes(Store& opened, rocksdb::WriteBatch&
   std::vector<rocksdb::LiveFileMetaData> files;
   opened.db().GetLiveFilesMetaData(&files);
   std::uint64_t from = 0;
+  // Behind rot everything is counted: what was saved lies in files already.
+  const bool rot = opened.wal().kind == WalVerdict::Kind::kRot;
   for (const auto& file : files)
-    if (file.column_family_name == "events") from = std::max(from, seq_of_key(file.largestkey));
+    if (file.column_family_name == "events" && !rot)
+      from = std::max(from, seq_of_key(file.largestkey));
 
   Lock lock(mutex);
   from = std::max(from, ledger.state.floor.value) + 1;
@@ -448,7 +473,7 @@ Result<std::uint64_t> Spool::Impl::add_holes(Store& opened, rocksdb::WriteBatch&
           first.Put(opened.meta(), meta_key('g', lost.first.value),
                     encode_gap({lost, Gap::Kind::kLost}));
         }
-  if (missing > 0 || opened.wal().kind == WalVerdict::Kind::kRot) {
+  if (missing > 0 || rot) {
     // A commit that was lost may have buried or replayed: what lies there now is what counts.
     const DeadLetters dead(opened);
     for (auto& [id, cursor] : ledger.cursors) {

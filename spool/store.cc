@@ -235,6 +235,12 @@ Result<std::unique_ptr<Store>> Store::open(Options options) {
     store->created_ = true;
   }
   rocksdb::Status status = attempt();
+  if (status.IsCorruption() && !options.read_only &&
+      mend_manifest(options.dir, options.salvage_dir)) {
+    log::warn("the list of files ended in a torn record that never took effect: cut off",
+              {{"kept", options.salvage_dir.string()}, {"rocksdb", status.ToString()}});
+    status = attempt();
+  }
   if (status.IsCorruption() && !options.tolerate_damage) {
     store->wal_ = classify_wals(options.dir);
     if (store->wal_.kind != WalVerdict::Kind::kWhole) {
@@ -253,6 +259,13 @@ Result<std::unique_ptr<Store>> Store::open(Options options) {
                                  : rocksdb::WALRecoveryMode::kPointInTimeRecovery;
       status = attempt();
     }
+  }
+  if (!status.ok() && options.read_only && !options.tolerate_damage) {
+    // To look at it is better than to refuse: leave out what cannot be had.
+    log::warn("the spool is damaged: showing what can be read", {{"rocksdb", status.ToString()}});
+    options.tolerate_damage = true;
+    db = db_options(options);
+    status = attempt();
   }
   if (!status.ok()) {
     Error error = error_of(status, "opening " + dir);

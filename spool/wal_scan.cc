@@ -19,6 +19,7 @@ constexpr std::size_t kHeader = 7;
 struct Found {
   bool valid = false;
   bool starts = false;
+  bool ends = false;
   std::size_t size = 0;
 };
 
@@ -45,7 +46,10 @@ Found record_at(std::string_view contents, std::size_t at, std::size_t block_end
   const std::uint32_t rotated = masked - 0xa282ead8U;
   const std::uint32_t crc = rotated >> 17 | rotated << 15;
   if (crc != crc32c(contents.substr(at + 6, 1U + length))) return {};
-  return {.valid = true, .starts = type == 1 || type == 2, .size = kHeader + length};
+  return {.valid = true,
+          .starts = type == 1 || type == 2,
+          .ends = type == 1 || type == 4,
+          .size = kHeader + length};
 }
 
 bool all_zero(std::string_view bytes) {
@@ -56,11 +60,18 @@ bool all_zero(std::string_view bytes) {
 
 WalScan scan_wal(std::string_view contents) {
   WalScan scan;
+  bool open = false;  // a record has begun and not ended
   for (std::size_t at = 0; at < contents.size();) {
     const std::size_t block_end = std::min(contents.size(), at - at % kBlock + kBlock);
     const Found found = record_at(contents, at, block_end);
     if (found.valid) {
       scan.any_record = true;
+      if (!scan.damaged &&
+          open == found.starts) {  // the rest of one, or the head of the next, is gone
+        scan.damaged = true;
+        scan.damaged_at = at;
+      }
+      open = !found.ends;
       if (scan.damaged && found.starts) {
         scan.starts_after_damage = true;
         return scan;
@@ -80,8 +91,8 @@ WalScan scan_wal(std::string_view contents) {
     }
     ++at;  // lengths cannot be trusted any more: a record may start at any byte
   }
-  // Zeros up to the end are space laid out ahead, not damage.
-  if (scan.damaged && all_zero(contents.substr(scan.damaged_at))) scan.damaged = false;
+  // Zeros up to the end are space laid out ahead, not damage; but not in the middle of a record.
+  if (scan.damaged && !open && all_zero(contents.substr(scan.damaged_at))) scan.damaged = false;
   return scan;
 }
 
@@ -113,6 +124,23 @@ WalVerdict classify_wals(const std::filesystem::path& folder) {
     }
   }
   return verdict;
+}
+
+bool mend_manifest(const std::filesystem::path& folder, const std::filesystem::path& kept) {
+  std::string name;
+  std::ifstream(folder / "CURRENT") >> name;
+  const std::filesystem::path manifest = folder / name;
+  std::ifstream file(manifest, std::ios::binary);
+  if (name.empty() || !file) return false;
+  const std::string contents{std::istreambuf_iterator<char>(file), {}};
+  const WalScan scan = scan_wal(contents);
+  if (!scan.damaged || scan.starts_after_damage || !scan.any_record) return false;
+  std::error_code failed;
+  std::filesystem::create_directories(kept, failed);
+  std::filesystem::copy_file(manifest, kept / name, failed);
+  if (failed) return false;
+  std::filesystem::resize_file(manifest, scan.damaged_at, failed);
+  return !failed;
 }
 
 }  // namespace signal_agent::spool

@@ -7,9 +7,9 @@
 namespace signal_agent::forward {
 namespace {
 
-bool tracks(AckWindow::State state) {
-  return state == AckWindow::State::kWaiting || state == AckWindow::State::kSent ||
-         state == AckWindow::State::kAcked || state == AckWindow::State::kBurying;
+bool tracks(const AckWindow::Entry& entry) {
+  return entry.state == AckWindow::State::kSent || entry.state == AckWindow::State::kAcked ||
+         (entry.state == AckWindow::State::kWaiting && entry.maybe);
 }
 
 bool holds_mark(AckWindow::State state) {
@@ -19,9 +19,9 @@ bool holds_mark(AckWindow::State state) {
 
 }  // namespace
 
-void AckWindow::count(State state, std::int64_t delta) {
-  if (tracks(state)) tracked_ += static_cast<std::uint64_t>(delta);
-  if (state == State::kWaiting) waiting_ += static_cast<std::uint64_t>(delta);
+void AckWindow::count(const Entry& entry, std::int64_t delta) {
+  if (tracks(entry)) tracked_ += static_cast<std::uint64_t>(delta);
+  if (entry.state == State::kWaiting) waiting_ += static_cast<std::uint64_t>(delta);
 }
 
 AckWindow::Entry& AckWindow::append() {
@@ -43,7 +43,7 @@ AckWindow::Entry& AckWindow::push(spool::Seq seq, State state) {
   entry.first = seq.value;
   entry.seq = seq.value;
   entry.state = state;
-  count(state, 1);
+  count(entry, 1);
   looked_ = seq.value;
   return entry;
 }
@@ -89,9 +89,9 @@ AckWindow::Entry* AckWindow::find(spool::Seq seq) {
 }
 
 void AckWindow::set_state(Entry& entry, State state) {
-  count(entry.state, -1);
+  count(entry, -1);
   entry.state = state;
-  count(state, 1);
+  count(entry, 1);
 }
 
 void AckWindow::set_suspect(Entry& entry, bool suspect) {
@@ -125,7 +125,7 @@ bool AckWindow::advance(Passed& passed) {
         break;
     }
     set_suspect(entry, false);
-    count(entry.state, -1);
+    count(entry, -1);
     head_ = (head_ + 1) & (ring_.size() - 1);
     --size_;
   }

@@ -38,7 +38,7 @@ class AckWindow {
     State state = State::kWaiting;
     bool suspect = false;  // refused together with others: must be proven alone
     bool probe = false;    // sent as a canary
-    bool maybe = false;    // may have reached the log: never buried
+    bool maybe = false;    // may have reached the log: never buried; set while kSent
   };
 
   /// What the mark passed since the last advance().
@@ -88,7 +88,7 @@ class AckWindow {
   Entry& at(std::size_t i) { return ring_[(head_ + i) & (ring_.size() - 1)]; }
   const Entry& at(std::size_t i) const { return ring_[(head_ + i) & (ring_.size() - 1)]; }
   Entry& append();
-  void count(State state, std::int64_t delta);
+  void count(const Entry& entry, std::int64_t delta);
 
   std::vector<Entry> ring_;  // size is a power of two
   std::size_t head_ = 0;

@@ -1,5 +1,6 @@
 #include "agent/forward/dead_stream.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "config/base/check.h"
@@ -31,6 +32,13 @@ Result<const spool::DeadLetter*> DeadStream::peek(const std::set<std::uint64_t>&
 spool::DeadLetter DeadStream::take() {
   CHECK(next_ < page_.size());
   return std::move(page_[next_++]);
+}
+
+void DeadStream::forget(spool::Seq seq) {
+  const auto ahead = page_.begin() + static_cast<std::ptrdiff_t>(next_);
+  const auto found = std::find_if(ahead, page_.end(),
+                                  [seq](const spool::DeadLetter& each) { return each.seq == seq; });
+  if (found != page_.end()) page_.erase(found);
 }
 
 void DeadStream::restart() {

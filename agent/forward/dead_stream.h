@@ -21,8 +21,8 @@ class DeadStream {
   spool::DeadLetter take();
   /// Begins again with the oldest: what failed meanwhile comes once more.
   void restart();
-  /// True when everything was read since the last restart().
-  bool exhausted() const { return finished_ && next_ == page_.size(); }
+  /// It is settled: what was read ahead of it is no longer true.
+  void forget(spool::Seq seq);
 
  private:
   const spool::Spool& spool_;

@@ -147,6 +147,7 @@ struct Forwarder::Impl {
   void take_orders();
   void apply_config(KafkaConfig config, DeliverySettings delivery);
   void take_completions();
+  void adopt_cursor();
 
   // --- reports
   void collect_reports();
@@ -179,14 +180,15 @@ struct Forwarder::Impl {
 
   // --- sending
   struct Pick {
-    const spool::EventView* event = nullptr;
-    DeadStream* stream = nullptr;  // the event is this stream's next dead letter
-    const spool::DeadLetter* letter = nullptr;
+    const spool::EventView* event = nullptr;    // the spool's next
+    DeadStream* stream = nullptr;               // with an older dead letter:
+    const spool::DeadLetter* letter = nullptr;  // this one goes first
   };
   enum class Outcome { kSent, kAside, kStop };
   bool may_send() const;
   void send_events();
   Pick next();
+  bool needs_room(const spool::EventView& event);
   const spool::EventView* next_from_spool();
   bool read_on();
   void pass_damage(std::uint64_t before);
@@ -320,6 +322,7 @@ struct Forwarder::Impl {
     std::uint64_t id = 0;
     bool sync = false;
     bool starting = false;
+    bool updates = false;  // dead letters were changed: what was read ahead of them is stale
     std::uint64_t acked = 0;
     std::vector<Burial> buried;
     std::vector<std::uint64_t> letters;
@@ -402,10 +405,7 @@ Forwarder::Impl::Impl(Options options_in, spool::Spool& spool_in, LiveFeed& live
       clock_(*options_.clock),
       budget_(options_.budget ? options_.budget
                               : std::make_shared<WindowBudget>(delivery_.window_bytes)),
-      window_([&] {
-        const auto cursor = spool_.cursor(options_.cursor);
-        return cursor ? cursor->mark : spool::Seq{};
-      }()),
+      window_({}),
       replay_(spool_, options_.cursor, to_replay()),
       release_(spool_, options_.cursor, self_healing()),
       consent_(options_.config.consent),
@@ -415,8 +415,24 @@ Forwarder::Impl::Impl(Options options_in, spool::Spool& spool_in, LiveFeed& live
   budget_->join();
   now_ = clock_.steady();
   wall_ = clock_.wall_ms();
-  read_pos_ = window_.mark().next();
   progress_at_ = now_;
+  subscription_ = spool_.on_stored([this](spool::Seq) {
+    if (hungry_.exchange(false, std::memory_order_acq_rel)) signal_->raise();
+  });
+}
+
+/// Takes the cursor as it lies on disk. After the first synced write, not before: settlements of a
+/// forwarder that ended a moment ago may have been waiting in front of it.
+void Forwarder::Impl::adopt_cursor() {
+  const auto cursor = spool_.cursor(options_.cursor);
+  if (!cursor) {
+    log::error("the integration has no cursor in the spool; nothing is sent",
+               {{"integration", options_.name}, {"error", cursor.error().message}});
+    return;
+  }
+  spool_ready_ = true;
+  window_ = AckWindow(cursor->mark);
+  read_pos_ = cursor->mark.next();
   // A start that finds parked events of a self-healing class begins where the last one ended: the
   // circuit is open, and the oldest of them says why.
   if (const auto oldest = release_.peek({}); oldest && *oldest != nullptr) {
@@ -433,9 +449,6 @@ Forwarder::Impl::Impl(Options options_in, spool::Spool& spool_in, LiveFeed& live
     circuit_.reopen({cls, why.code, why.text}, why.first_failure_ms, why.incident, now_);
   }
   release_.restart();
-  subscription_ = spool_.on_stored([this](spool::Seq) {
-    if (hungry_.exchange(false, std::memory_order_acq_rel)) signal_->raise();
-  });
 }
 
 Forwarder::Impl::~Impl() {
@@ -588,7 +601,11 @@ void Forwarder::Impl::take_completions() {
     if (!done.buried.empty()) bury_outstanding_ = false;
     if (outcome) {
       passed_unsynced_ -= done.acked;
-      for (const std::uint64_t seq : done.letters) dead_busy_.erase(seq);
+      for (const std::uint64_t seq : done.letters) {
+        dead_busy_.erase(seq);
+        replay_.forget({seq});
+        release_.forget({seq});
+      }
       bool self_healing = false;
       for (const Burial& burial : done.buried) {
         if (AckWindow::Entry* entry = window_.find({burial.seq})) {
@@ -597,9 +614,10 @@ void Forwarder::Impl::take_completions() {
         count_by(told_.buried_by_reason, burial.why.reason);
         self_healing |= burial.why.self_healing;
       }
-      if (self_healing) release_.restart();
+      if (self_healing || done.updates) release_.restart();
+      if (done.updates) replay_.restart();
       if (!done.buried.empty()) dead_full_ = false;
-      if (done.starting) spool_ready_ = true;
+      if (done.starting) adopt_cursor();
       continue;
     }
     if (!done.buried.empty()) {
@@ -1204,7 +1222,12 @@ void Forwarder::Impl::send_events() {
     if (circuit_.canary_only() && in_flight_ > 0) break;
     if (in_flight_ > 0 && in_flight_bytes_ >= window_bytes) break;
     if (by_sets && set_.events >= set_events) break;
-    const Pick pick = next();
+    Pick pick = next();
+    if (pick.letter != nullptr && unsynced() >= delivery_.window_events) {
+      // No room for one more that may be stored; one that may be stored already needs none.
+      if (pick.event == nullptr || needs_room(*pick.event)) break;
+      pick.letter = nullptr;
+    }
     if (pick.event == nullptr && pick.letter == nullptr) {
       // Nothing to try it with: the answer to the metadata request has to do.
       if (circuit_.state() == Circuit::State::kHalfOpen && !read_failed_ && parked_ == 0 &&
@@ -1215,7 +1238,6 @@ void Forwarder::Impl::send_events() {
     }
     Outcome outcome = Outcome::kStop;
     if (pick.letter != nullptr) {
-      if (unsynced() >= delivery_.window_events) break;
       const bool alone = dead_suspects_.contains(pick.letter->seq.value);
       if (alone && in_flight_ > 0) break;
       outcome = take_letter(pick);
@@ -1224,7 +1246,7 @@ void Forwarder::Impl::send_events() {
       const spool::EventView& event = *pick.event;
       const bool fresh = event.seq > window_.looked();
       if (fresh && window_.suspects() > 0) break;
-      if (fresh && unsynced() >= delivery_.window_events) break;
+      if (unsynced() >= delivery_.window_events && needs_room(event)) break;
       const std::uint64_t bytes = event.key.size() + event.value.size() + kRecordOverheadBytes;
       if (by_sets && set_.events > 0 && set_.bytes + bytes > set_bytes) break;
       if (in_flight_ > 0 && in_flight_bytes_ + bytes > window_bytes) break;
@@ -1260,15 +1282,20 @@ Forwarder::Impl::Pick Forwarder::Impl::next() {
   }
   const spool::EventView* event = next_from_spool();
   Pick pick;
+  pick.event = event;
   const auto older = [&pick](spool::Seq seq) {
     if (pick.letter != nullptr) return seq < pick.letter->seq;
-    if (pick.event != nullptr) return seq < pick.event->seq;
-    return true;
+    return pick.event == nullptr || seq < pick.event->seq;
   };
-  if (event != nullptr) pick.event = event;
-  if (replay != nullptr && older(replay->seq)) pick = {nullptr, &replay_, replay};
-  if (release != nullptr && older(release->seq)) pick = {nullptr, &release_, release};
+  if (replay != nullptr && older(replay->seq)) pick = {event, &replay_, replay};
+  if (release != nullptr && older(release->seq)) pick = {event, &release_, release};
   return pick;
+}
+
+/// False for an event that counts already as one that may be stored.
+bool Forwarder::Impl::needs_room(const spool::EventView& event) {
+  const AckWindow::Entry* entry = window_.find(event.seq);
+  return entry == nullptr || !entry->maybe;
 }
 
 bool Forwarder::Impl::settled_by_spool(std::uint64_t seq) const {
@@ -1527,7 +1554,8 @@ void Forwarder::Impl::settle() {
 
   const bool changed = passed_.mark.value != 0 || !replayed_.empty() || !updated_.empty();
   if (!changed && outstanding_.empty()) return;
-  const bool syncing = std::ranges::any_of(outstanding_, &Outstanding::sync);
+  // Two at a time: while one is being synced the next waits at the committer.
+  const bool syncing = std::ranges::count_if(outstanding_, &Outstanding::sync) >= 2;
   const bool needed = 2 * unsynced() >= delivery_.window_events || (stopping_ && in_flight_ == 0) ||
                       (changed && releasing());
   if (needed && !syncing) {
@@ -1553,6 +1581,7 @@ void Forwarder::Impl::submit_progress(spool::Urgency urgency) {
   mine.acked = passed_.acked;
   for (const spool::Seq seq : replayed_) mine.letters.push_back(seq.value);
   for (const spool::DeadLetter& letter : updated_) mine.letters.push_back(letter.seq.value);
+  mine.updates = !updated_.empty();
   change.replayed = std::move(replayed_);
   change.update = std::move(updated_);
   passed_ = {};

@@ -47,6 +47,7 @@ constexpr std::size_t kKeptOutput = 64 * 1024;  // capacity of an output buffer 
 constexpr std::size_t kBodyStep = 256 * 1024;   // how much of a declared body is believed at once
 constexpr std::size_t kMaxWaitingOut = 256 * 1024;  // answers not yet taken, before reading pauses
 constexpr int kAcceptsPerWake = 64;
+constexpr int kRoundsPerWake = 16;
 constexpr auto kFullTableRest = std::chrono::milliseconds(100);
 
 SteadyTime steady_now() {
@@ -708,6 +709,7 @@ class ServerImpl final : public Server {
   /// The time of the last sweep: exact enough for deadlines, and free.
   SteadyTime now() const { return now_; }
   bool draining() const { return draining_.load(std::memory_order_relaxed); }
+  bool ending() const { return ending_; }
   void count_request() { requests_.fetch_add(1, std::memory_order_relaxed); }
   void count_response(int status) {
     responses_[static_cast<std::size_t>(std::clamp(status / 100, 0, 5))].fetch_add(
@@ -750,6 +752,7 @@ class ServerImpl final : public Server {
   asio::steady_timer sweep_timer_{io_};
   std::string date_ = http_date();
   SteadyTime now_ = steady_now();
+  bool ending_ = false;  // stop() waits: idle connections end
   log::Interval table_full_log_{std::chrono::seconds(30)};
 
   std::atomic<bool> draining_{false};
@@ -794,12 +797,6 @@ void Mailbox::wake() {
 }
 
 void Mailbox::deliver() {
-  {
-    Lock lock(mutex_);
-    posted_ = false;
-    taken_slots_.swap(slots_);
-    taken_streams_.swap(streams_);
-  }
   // First all answers, then each connection once: pipelined answers go out in one write.
   const auto touch = [this](const std::weak_ptr<Session>& weak) {
     if (auto session = weak.lock(); session && !session->touched) {
@@ -807,18 +804,33 @@ void Mailbox::deliver() {
       touched_.push_back(std::move(session));
     }
   };
-  for (const auto& slot : taken_slots_) {
-    slot->done = true;
-    touch(slot->session);
+  // What comes while these are handed over needs no wake-up of its own.
+  for (int round = 0; round < kRoundsPerWake; ++round) {
+    {
+      Lock lock(mutex_);
+      if (slots_.empty() && streams_.empty()) {
+        posted_ = false;
+        return;
+      }
+      taken_slots_.swap(slots_);
+      taken_streams_.swap(streams_);
+    }
+    for (const auto& slot : taken_slots_) {
+      slot->done = true;
+      touch(slot->session);
+    }
+    for (const auto& stream : taken_streams_) touch(stream->session);
+    taken_slots_.clear();
+    taken_streams_.clear();
+    for (const auto& session : touched_) {
+      session->touched = false;
+      session->on_answered();
+    }
+    touched_.clear();
   }
-  for (const auto& stream : taken_streams_) touch(stream->session);
-  taken_slots_.clear();
-  taken_streams_.clear();
-  for (const auto& session : touched_) {
-    session->touched = false;
-    session->on_answered();
-  }
-  touched_.clear();
+  Lock lock(mutex_);
+  posted_ = false;
+  if (io_ != nullptr) wake();  // sockets get their turn in between
 }
 
 void Mailbox::close() {
@@ -1266,6 +1278,7 @@ void Session::on_written(error_code ec, std::size_t size) {
     writing_.clear();
   }
   if (slots_.empty() && begin_ == end_) since_ = server_.now();
+  if (server_.ending() && idle()) return begin_linger();
   if (stream_ && stream_bytes_writing_ > 0) {
     stream_->taken_by_socket(std::exchange(stream_bytes_writing_, 0));
   }
@@ -1537,6 +1550,7 @@ void ServerImpl::stop(std::chrono::milliseconds deadline) {
   stop_accepting();
   if (thread_.joinable()) {
     asio::post(io_, [this] {
+      ending_ = true;
       const auto sessions = sessions_;
       for (const auto& session : sessions) session->drain();
       progressed();

@@ -2,6 +2,7 @@
 """The spool is full, the disk is full, the disk is read-only: 503 with Retry-After, delivery goes on,
 intake recovers by itself. Uses small file systems of its own and therefore needs to mount: run as
 root, as continuous integration does."""
+import base64
 import os
 import pathlib
 import subprocess
@@ -10,6 +11,12 @@ import harness
 from harness import BrokerCase, check, message_id_of, wait_until
 
 BATCH_BYTES = 100 * 1000
+
+
+def padded(number, index):
+    """An event of a tenth of a batch that no compression makes smaller."""
+    pad = base64.b64encode(os.urandom(BATCH_BYTES * 3 // 40 - 60))
+    return b'{"type":"page","messageId":"%d-%d","userId":"%d","pad":"%s"}' % (number, index, index, pad)
 
 
 def run(*command):
@@ -45,8 +52,7 @@ class Disk(BrokerCase):
         """Posts until intake refuses; returns what was accepted and the refusal."""
         accepted = []
         for number in range(limit):
-            events = [b'{"type":"page","messageId":"%d-%d","userId":"%d","pad":"%s"}'
-                      % (number, index, index, b"p" * (BATCH_BYTES // 10)) for index in range(10)]
+            events = [padded(number, index) for index in range(10)]
             status, answer, headers = agent.post("/v1/batch", b"\n".join(events))
             if status != 200:
                 return accepted, status, answer["error"]["code"], headers
@@ -106,8 +112,7 @@ class Disk(BrokerCase):
                                      "delivery.window_events": 10, "delivery.window_bytes": "1MiB"}).start()
         sent = []
         for number in range(100):
-            events = [b'{"type":"page","messageId":"%d-%d","userId":"%d","pad":"%s"}'
-                      % (number, index, index, b"p" * (BATCH_BYTES // 10)) for index in range(10)]
+            events = [padded(number, index) for index in range(10)]
             status, answer, _ = agent.post("/v1/batch", b"\n".join(events))
             self.assertEqual((status, answer.get("accepted")), (200, 10), answer)
             sent += events
@@ -175,7 +180,7 @@ class Disk(BrokerCase):
         self.assert_refused(status, answer["error"]["code"], headers, "SPOOL_FAILED")
         self.assertEqual(agent.get("/healthz")[0], 200)
         self.assertEqual(agent.get("/readyz")[0], 503)
-        self.assertIn("ead-only", agent.log())
+        wait_until(lambda: "ead-only" in agent.log(), lambda: f"the log names the cause\n{agent.log_tail()}")
         run("mount", "-o", "remount,rw", point)
         self.assert_recovers(agent)
         agent.wait_drained()

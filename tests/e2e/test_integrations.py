@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
 """Several integrations over one spool: one that is down holds up nobody, and disk is freed behind all."""
+import base64
+import os
 import socket
 import threading
 
@@ -89,11 +91,11 @@ class Integrations(BrokerCase):
         self.write_topic(other)
         door, down = self.down(other)
         agent = self.agent([integration(self.broker, self.topic, name="up"), down], SETTINGS).start()
-        body = b"[" + b",".join(b'{"type":"page","userId":"%d","pad":"%s"}' % (number, b"p" * 10_000)
-                                for number in range(100)) + b"]"
 
         def send(megabytes):
             for _ in range(megabytes):
+                pads = [base64.b64encode(os.urandom(7_500)) for _ in range(100)]  # nothing to compress
+                body = b"[" + b",".join(b'{"type":"page","userId":"u","pad":"%s"}' % pad for pad in pads) + b"]"
                 status, answer, _ = agent.post("/v1/batch", body)
                 self.assertEqual((status, answer["accepted"]), (200, 100))
         send(120)

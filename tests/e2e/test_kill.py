@@ -64,8 +64,12 @@ class Kill(BrokerCase):
                     time.sleep(source.uniform(0, 0.15))
                     agent.kill()
                     agent.start()
-                time.sleep(source.choice([source.uniform(0, 0.1), source.uniform(0.1, 3)]))
-                agent.balance()
+                acked = agent.balance()["acked"]
+                if source.random() < 0.6:  # in the middle of a delivery, if the broker is there in time
+                    patience = time.monotonic() + 5
+                    while agent.balance()["acked"] == acked and time.monotonic() < patience:
+                        time.sleep(0.005)
+                time.sleep(source.choice([0, source.uniform(0, 0.1), source.uniform(0.1, 2)]))
                 agent.kill()
                 agent.start()
         finally:

@@ -144,13 +144,13 @@ class Lifecycle(BrokerCase):
         lines = [b'{"type":"page","messageId":"s-%d","userId":"u"}' % number for number in range(1234)]
         file = self.directory / "events.ndjson"
         file.write_bytes(b"\n".join(lines) + b"\n")
-        url = f"http://{agent.intake[0]}:{agent.intake[1]}"
-        done = agent.command("send", "--url", url, str(file))
+        address = f"{agent.intake[0]}:{agent.intake[1]}"
+        done = agent.command("send", "--to", address, str(file))
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         agent.wait_drained()
         self.assertEqual([record.value for record in self.records(headers=False)], lines)
         file.write_bytes(lines[0].replace(b"s-0", b"t-0") + b'\n{"type":"alias"}\n')
-        done = agent.command("send", "--url", url, str(file))
+        done = agent.command("send", "--to", address, str(file))
         self.assertNotEqual(done.returncode, 0, done.stdout + done.stderr)
 
     def test_status_answers_in_its_first_line_and_names_what_is_wrong(self):

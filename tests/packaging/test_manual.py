@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The manual: every page renders without a complaint, and says all it must.
 
-usage: test_manual.py SOURCE_DIR BUILD_DIR
+usage: test_manual.py SOURCE_DIR BUILD_DIR PROGRAM
 """
 import pathlib
 import re
@@ -9,8 +9,8 @@ import subprocess
 import sys
 import unittest
 
-SOURCE, BUILD = (pathlib.Path(path) for path in sys.argv[1:3])
-del sys.argv[1:3]
+SOURCE, BUILD, PROGRAM = (pathlib.Path(path).resolve() for path in sys.argv[1:4])
+del sys.argv[1:4]
 PAGES = ["signal-agent.1", "signal-agent.toml.5", "signal-agent-operating.7"]
 
 
@@ -20,6 +20,19 @@ def rendered(page):
                             env={"MANWIDTH": "200", "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"})
     text = re.sub(r".\x08", "", result.stdout)
     return text, result.stderr
+
+
+def commands_and_options(*command):
+    """Every subcommand path below `command` and every long option, from the program's own help."""
+    text = subprocess.run([PROGRAM, *command, "--help"], capture_output=True, text=True, timeout=60).stdout
+    options = set(re.findall(r"^  (?:-\w,)?(--[a-z][a-z-]*)", text, re.MULTILINE)) - {"--help"}
+    listed = re.search(r"^Subcommands:\n((?:  .*\n|\n)*)", text, re.MULTILINE)
+    commands = {command} if command else set()
+    for name in re.findall(r"^  ([a-z][a-z-]*) ", listed[1] if listed else "", re.MULTILINE):
+        below, more = commands_and_options(*command, name)
+        commands |= below
+        options |= more
+    return commands, options
 
 
 class Manual(unittest.TestCase):
@@ -46,6 +59,15 @@ class Manual(unittest.TestCase):
                 missing.append(entry)
         self.assertGreater(seen, 30)
         self.assertEqual(missing, [])
+
+    def test_the_program_page_names_every_command_and_option(self):
+        text, _ = rendered("signal-agent.1")
+        commands, options = commands_and_options()
+        self.assertGreater(len(commands), 25)
+        self.assertGreater(len(options), 20)
+        self.assertEqual(sorted(option for option in options if not re.search(option + r"\b", text)), [])
+        words = set(re.findall(r"[a-z-]+", text))
+        self.assertEqual(sorted(command for command in commands if not words.issuperset(command)), [])
 
     def test_the_operating_page_holds_every_code_and_heading_of_its_source(self):
         text, _ = rendered("signal-agent-operating.7")

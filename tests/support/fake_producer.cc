@@ -65,6 +65,7 @@ FakeProducer::~FakeProducer() {
   for (Held& held : held_) {
     if (!held.on_wire || held.stored || !cluster_.chaos->roll(500)) return;
     cluster_.log_[static_cast<std::size_t>(held.partition)].push_back(held.record);
+    if (cluster_.on_stored) cluster_.on_stored(held.record);
   }
 }
 
@@ -74,6 +75,7 @@ bool FakeProducer::roll(unsigned FakeCluster::Chaos::*odds) {
 
 SendResult FakeProducer::send(const kafka::Record& record) {
   ++cluster_.sends_;
+  if (cluster_.on_send) cluster_.on_send(record.token);
   if (health_.fatal) return {SendStatus::kRefused, kErrFatal, health_.fatal_text};
   if (record.value.size() > 2 * options_.max_event_bytes) {
     return {SendStatus::kRefused, kErrTooLarge, "message.max.bytes"};
@@ -259,6 +261,7 @@ void FakeProducer::send_batches() {
       if (error == 0 && !known) {
         held.offset = static_cast<std::int64_t>(log.size());
         log.push_back(held.record);
+        if (cluster_.on_stored) cluster_.on_stored(held.record);
         held.stored = true;
       }
       held.on_wire = true;

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <random>
@@ -86,6 +87,11 @@ class FakeCluster {
 
   /// The living producer turns fatal at its next poll.
   void turn_fatal(int error = kErrOutOfOrder) { fatal_next_ = error; }
+
+  /// Called with the sequence of everything that is handed over, before it is taken.
+  std::function<void(std::uint64_t)> on_send;
+  /// Called with everything that enters the log.
+  std::function<void(const Stored&)> on_stored;
 
   // --- the witness
   const std::vector<std::vector<Stored>>& log() const { return log_; }

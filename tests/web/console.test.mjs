@@ -195,7 +195,7 @@ test("fields that only SASL needs come and go with the security protocol", async
   await dialog.getByLabel("Security protocol").selectOption("PLAINTEXT");
   await dialog.getByLabel("User name").waitFor({ state: "detached" });
   await dialog.getByLabel("Bootstrap servers").fill("127.0.0.1:9092");
-  await dialog.getByLabel("Topic").fill("t");
+  await dialog.getByLabel("Topic", { exact: true }).fill("t");
   await dialog.getByText("Advanced").click();
   await dialog.getByLabel("Consent purposes").fill("analytics, advertising");
   await dialog.getByLabel("Linger (ms)").fill("soon");
@@ -217,7 +217,7 @@ test("a connection can be checked before installing, and says at which stage it 
   await page.getByRole("button", { name: "Install Confluent Cloud" }).click();
   const dialog = page.getByRole("dialog");
   await dialog.getByLabel("Bootstrap servers").fill("pkc:9092");
-  await dialog.getByLabel("Topic").fill("t");
+  await dialog.getByLabel("Topic", { exact: true }).fill("t");
   await dialog.getByLabel("API key").fill("wrong");
   await dialog.getByRole("textbox", { name: "API secret" }).fill("s");
   await dialog.getByRole("button", { name: "Check connection" }).click();
@@ -239,7 +239,7 @@ test("a taken name is a fault of the name field", async () => {
   const dialog = page.getByRole("dialog");
   await dialog.getByLabel("Name", { exact: true }).fill("Taken");
   await dialog.getByLabel("Bootstrap servers").fill("pkc:9092");
-  await dialog.getByLabel("Topic").fill("t");
+  await dialog.getByLabel("Topic", { exact: true }).fill("t");
   await dialog.getByLabel("API key").fill("k");
   await dialog.getByRole("textbox", { name: "API secret" }).fill("s");
   await dialog.getByRole("button", { name: "Install Integration" }).click();
@@ -271,7 +271,7 @@ test("editing sends the stored secret back masked, and only what was typed in it
   await page.getByRole("button", { name: "Edit" }).click();
   const dialog = page.getByRole("dialog");
   assert.equal(await dialog.getByRole("textbox", { name: "API secret" }).inputValue(), "");
-  await dialog.getByLabel("Topic").fill("other");
+  await dialog.getByLabel("Topic", { exact: true }).fill("other");
   await dialog.getByRole("button", { name: "Save changes" }).click();
   await dialog.waitFor({ state: "hidden" });
   const patches = () => world.calls.filter(({ method }) => method === "PATCH");
@@ -353,11 +353,18 @@ test("the live table stays bounded and says what was left out", async () => {
   await page.done();
 });
 
-test("leaving Live Events gives its connection back", async () => {
+test("one stream watches from sign-in to sign-out, whatever the page, and Live Events shows what it missed", async () => {
   world.integrations.push(integration("int_1", "Main"));
-  const page = await signedIn("#/live");
+  const page = await signedIn();
   await until("one stream", () => world.streams.size === 1);
-  await visit(page, "#/overview", "Overview");
+  publish(world, { seq: 7, integration: "int_1", integration_name: "Main", status: "delivered", partition: 0, offset: 3, latency_ms: 9 });
+  await visit(page, "#/live", "Live Events");
+  await page.getByRole("row", { name: /Receipt of event 7.*partition 0, offset 3/ }).waitFor();
+  for (const [hash, heading] of [["#/overview", "Overview"], ["#/live", "Live Events"], ["#/integrations", "Integrations"]]) {
+    await visit(page, hash, heading);
+    await until("one stream again", () => world.streams.size === 1);
+  }
+  await page.getByRole("button", { name: "Sign out" }).click();
   await until("no stream", () => world.streams.size === 0);
   await page.done();
 });
@@ -543,6 +550,17 @@ test("the summary is read out when it says something new, not when a number move
   world.sentence = '"Main" does not deliver for 4 s: Connection timeout.';
   world.level = "attention";
   await until("the new sentence", async () => (await said()).includes("does not deliver"));
+  await page.done();
+});
+
+test("each finding is told once, the most urgent as the headline", async () => {
+  busyWorld();
+  const page = await signedIn();
+  const summary = page.getByRole("region", { name: "Status" });
+  await summary.getByText('"Warehouse" does not deliver for 3 min', { exact: true }).waitFor();
+  assert.deepEqual(await summary.getByRole("listitem").allInnerTexts(), ['"Staging" is paused; 0 events wait.']);
+  assert.equal((await summary.innerText()).split("does not deliver").length - 1, 1);
+  assert.equal(await page.title(), '"Warehouse" does not deliver for 3 min · Overview · signal-agent');
   await page.done();
 });
 

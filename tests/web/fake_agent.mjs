@@ -99,14 +99,16 @@ function statusOf(world) {
   const sum = (name) => world.integrations.reduce((total, one) => total + one.books[name], 0);
   const failing = world.integrations.find((one) => one.failure);
   const none = world.integrations.length === 0;
+  const notes = [...world.notes];
+  if (failing) notes.unshift(`"${failing.name}" does not deliver for 3 min: ${failing.failure.problem} (${failing.failure.code}): ${failing.failure.seen}. ${failing.failure.remedy}`);
+  if (none) notes.unshift("No integration is installed: events are kept, nothing is delivered. Install one: signal-agent integrations install");
+  const level = world.level ?? (failing ? "trouble" : notes.length ? "attention" : "ok");
   return {
-    level: world.level ?? (failing ? "trouble" : none ? "attention" : "ok"),
-    sentence: world.sentence ?? (failing
-      ? `"${failing.name}" does not deliver for 3 min: ${failing.failure.problem} (${failing.failure.code}): ${failing.failure.seen}. ${failing.failure.remedy}`
-      : none
-        ? "No integration is installed: events are kept, nothing is delivered. Install one: signal-agent integrations install"
-        : `All is well: ${world.integrations.length} integrations deliver, nothing waits.`),
-    notes: world.notes, version: "0.1.0", now: new Date().toISOString(), started_at: new Date(Date.now() - 7_260_000).toISOString(), uptime_seconds: 7260, stopping: false, ready: true, not_ready: null,
+    level,
+    sentence: world.sentence ?? (notes.length
+      ? `${level === "trouble" ? "Not all right" : "Needs a look"}: ${notes[0]}${notes.length > 1 ? ` (and ${notes.length - 1} more)` : ""}`
+      : `All is well: ${world.integrations.length} integrations deliver, nothing waits.`),
+    notes, version: "0.1.0", now: new Date().toISOString(), started_at: new Date(Date.now() - 7_260_000).toISOString(), uptime_seconds: 7260, stopping: false, ready: true, not_ready: null,
     path: { received: world.received, stored: world.seq, sent: world.sent, acked: sum("acked"), pending: sum("pending"), buried: sum("buried"), filtered: sum("filtered"), discarded: sum("discarded") },
     intake: { received_events: world.received, accepted_events: world.received, duplicate_events: 14, received_bytes: 981 * world.received, rejected: { INVALID_EVENT: 3 }, refused: {}, connections: 12, requests: world.received },
     spool: {

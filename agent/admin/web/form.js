@@ -139,7 +139,8 @@ export function openForm({ vendor, existing = null, name = "", others = false, d
 
   function fieldView(field) {
     const id = `f-${field.key}`;
-    const fault = state.faults[`config.${field.key}`];
+    const said = state.faults[`config.${field.key}`];
+    const fault = said && /^[a-z]/.test(said) ? `${field.label} ${said}` : said;  // "is missing" wants a subject
     return html`<div class="field" data-key=${field.key}>
       <label for=${id}>${field.label}${needed(field) ? nothing : html` <span class="optional">optional</span>`}</label>
       ${control(field, id, fault)}

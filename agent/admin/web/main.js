@@ -3,10 +3,10 @@ import { html, render, nothing } from "./vendor/lit-html.js";
 import * as api from "./api.js";
 import * as icons from "./icons.js";
 import { closeDialog, focusHeading, onDraw, redraw } from "./ui.js";
-import { startStatus, status, stopStatus } from "./status.js";
+import { findings, startStatus, status, stopStatus } from "./status.js";
 import { splitSentence } from "./format.js";
 import { overview } from "./pages/overview.js";
-import { live } from "./pages/live.js";
+import { live, watch } from "./pages/live.js";
 import { integrations } from "./pages/integrations.js";
 import { deadLetters } from "./pages/dead_letters.js";
 import { signIn } from "./pages/sign_in.js";
@@ -57,6 +57,7 @@ async function begin() {
     app.signedIn = true;
     app.fault = null;
     startStatus();
+    watch(true);
   } catch (fault) {
     app.signedIn = false;
     app.fault = fault.status === 401 ? null : fault;
@@ -70,6 +71,7 @@ function signedOut() {
   app.page?.leave?.();
   app.page = null;
   if (document.getElementById("dialog").open) closeDialog();
+  watch(false);
   stopStatus();
   redraw();
 }
@@ -164,7 +166,7 @@ onDraw(() => {
   }
   if (!app.page) return;
   summarise();
-  const mark = status.now && status.now.level !== "ok" ? `${splitSentence(status.now.sentence)[0]} · ` : "";
+  const mark = status.now && status.now.level !== "ok" ? `${splitSentence(findings(status.now)[0])[0]} · ` : "";
   document.title = `${app.name === "overview" ? mark : ""}${app.page.title()} · signal-agent`;
   render(frame(), host);
 });

@@ -98,5 +98,11 @@ document.addEventListener("visibilitychange", () => {
   if (!document.hidden) askNow();
 });
 
+/// What matters most, without the verdict before it, which the page shows as word and shape; and
+/// the rest.
+export function findings({ sentence, notes }) {
+  return notes.length && sentence.includes(notes[0]) ? notes : [sentence, ...notes];
+}
+
 export const integrations = () => status.now?.integrations ?? [];
 export const integrationNamed = (id) => integrations().find((one) => one.id === id);

@@ -179,8 +179,8 @@ export const checkResult = (result) => html`<section class="check" aria-labelled
 </section>`;
 
 /// What is wrong, why it may be, what to do.
-export const failureCard = (failure, since) => html`<div class="failure">
-  <p class="failure-problem">${icons.trouble}<span><strong>${failure.problem}</strong> <code>${failure.code}</code>${since}</span></p>
+export const failureCard = (failure, since) => html`<div class="failure" data-tone=${failure.class === "retry" ? "attention" : "trouble"}>
+  <p class="failure-problem">${failure.class === "retry" ? icons.attention : icons.trouble}<span><strong>${failure.problem}</strong> <code>${failure.code}</code>${since}</span></p>
   ${failure.seen ? html`<p class="seen"><span class="label">Seen</span> ${failure.seen}</p>` : nothing}
   ${failure.causes.length
     ? html`<div><p class="label">Likely causes</p><ul>${failure.causes.map((cause) => html`<li>${prose(cause)}</li>`)}</ul></div>`

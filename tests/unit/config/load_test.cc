@@ -7,6 +7,7 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <random>
 #include <set>
 #include <string>
 #include <vector>
@@ -479,6 +480,43 @@ TEST_F(Load, AFolderOrPipeInPlaceOfTheFileIsAFaultNotAHang) {
   fs::remove(options_.file);
   ASSERT_EQ(::mkfifo(options_.file.c_str(), 0600), 0);
   EXPECT_THAT(faults(load_settings(options_)), ElementsAre(HasSubstr("not a regular file")));
+}
+
+// Whatever a file holds, the loader answers with faults or settings; the seed tells which it was.
+TEST_F(Load, NoDamageToAFileIsEverFatal) {
+  const std::string whole = std::string(kSmallest) +
+                            "consent = [\"a\"]\n[intake]\nlisten = [\"[::1]:8080\", \"unix:/a\"]\n"
+                            "[[intake.key]]\nname = \"n\"\nkey = { env = \"K\" }\n"
+                            "[spool]\nmax_age = \"7d\"\nmax_bytes = 5_000_000\n";
+  std::size_t with_faults = 0;
+  for (unsigned seed = 0; seed < 1000; ++seed) {
+    SCOPED_TRACE(seed);
+    std::mt19937 random(seed);
+    std::string text = whole;
+    for (int harm = 0; harm < 3; ++harm) {
+      const std::size_t at = random() % text.size();
+      const std::size_t length = 1 + random() % 8;
+      switch (random() % 4) {
+        case 0:
+          text[at] = static_cast<char>(random());
+          break;
+        case 1:
+          text.erase(at, length);
+          break;
+        case 2:
+          text.insert(at, text.substr(random() % text.size(), length));
+          break;
+        default:
+          text.insert(at, 1, "[]{}=\".,\n#"[random() % 10]);
+          break;
+      }
+    }
+    const LoadedSettings loaded = load(text);
+    for (const ConfigFault& fault : loaded.faults) EXPECT_FALSE(fault.text().empty());
+    EXPECT_GE(loaded.shown.size(), knobs().size());
+    with_faults += loaded.faults.empty() ? 0 : 1;
+  }
+  EXPECT_GT(with_faults, 500u) << "the harm done here is too gentle to show anything";
 }
 
 // --- listeners, keys, TLS ------------------------------------------------------------------------

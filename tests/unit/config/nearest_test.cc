@@ -17,6 +17,11 @@ TEST(Nearest, FindsTheNameBehindAMissingAnAddedAChangedAndASwappedLetter) {
   EXPECT_EQ(nearest_name("sattus", kNames), "status");
 }
 
+TEST(Nearest, TwoSwappedLettersAreOneSlip) {
+  constexpr std::array<std::string_view, 2> names{"abxx", "abcd"};
+  EXPECT_EQ(nearest_name("abdc", names), "abcd");
+}
+
 TEST(Nearest, IgnoresCaseAndDashes) {
   EXPECT_EQ(nearest_name("INTAKE.MAX-BODY-BYTES", kNames), "intake.max_body_bytes");
 }

@@ -281,7 +281,7 @@ function letterView() {
       : !letter
         ? html`<p class="loading">Asking the agent…</p>`
         : html`
-          <section class="failure" aria-label="Why it is here">
+          <section class="failure" data-tone="trouble" aria-label="Why it is here">
             <p class="failure-problem">${icons.trouble}<span><strong>${why(letter)}</strong> <code>${letter.code}</code></span></p>
             ${letter.seen ? html`<p class="seen"><span class="label">Seen</span> ${letter.seen}</p>` : nothing}
             ${letter.causes.length ? html`<div><p class="label">Likely causes</p><ul>${letter.causes.map((cause) => html`<li>${prose(cause)}</li>`)}</ul></div>` : nothing}

@@ -61,9 +61,10 @@ async function sendTest(one) {
   note(one.id, { busy: "test", check: null, test: { status: "pending" } });
   try {
     const { seq } = await api.act(one.id, "test-event");
-    note(one.id, { test: { seq, status: "stored" } });
+    note(one.id, { busy: "", test: { seq, status: "stored" } });
     for (const pause of kFollowMs) {
       await wait(pause);
+      if (workOf(one.id).test?.seq !== seq) return;  // another one, or removed
       const { integrations } = await api.receipt(seq);
       const mine = integrations.find((place) => place.integration === one.id);
       if (!mine) continue;
@@ -74,14 +75,15 @@ async function sendTest(one) {
     if (test.status === "delivered") notice(`${one.name}: the test event was delivered.`);
     else notice(`${one.name}: the test event is ${test.status.replace("_", " ")}.`, "attention");
   } catch (fault) {
-    note(one.id, { test: null });
+    note(one.id, { busy: "", test: null });
     complain(fault);
   }
-  note(one.id, { busy: "" });
   askNow();
 }
 
-async function remove(one) {
+async function remove(shown) {
+  // What the card shows may be two seconds old, and the count has to be right.
+  const one = await api.integration(shown.id).catch(() => shown);
   const ask = (lost) => confirmCount({
     title: `Remove ${one.name}?`,
     total: lost,

@@ -1,5 +1,8 @@
 // Live Events: one row per event and integration, newest first, fed by one stream. What happens to
 // an event later changes its row. Bounded; says what it leaves out.
+//
+// The agent remembers events only while somebody watches, so the stream is open from sign-in on,
+// asking for little until this page is: what happened a minute ago on another page is then here.
 import { html, nothing } from "../vendor/lit-html.js";
 import { repeat } from "../vendor/directives/repeat.js";
 import * as api from "../api.js";
@@ -24,7 +27,8 @@ const page = {
   heldSkipped: 0,
   statuses: new Set(),
   integration: "",
-  open: false,
+  open: false,         // this page is shown
+  watching: false,     // somebody is signed in
   drawTimer: 0,
   retryTimer: 0,
 };
@@ -81,18 +85,20 @@ function forget() {
 
 function connect() {
   disconnect();
+  if (!page.watching || document.hidden) return;  // browsers have six connections for one host
   page.state = "connecting";
-  const values = { integration: page.integration, status: [...page.statuses].join(",") };
-  if (page.lastId) values.last_event_id = page.lastId;
-  else values.recent = 100;
+  const values = page.open ? { integration: page.integration, status: [...page.statuses].join(",") } : { status: "failed" };
+  if (page.open && page.lastId) values.last_event_id = page.lastId;
+  else if (page.open) values.recent = 100;
   const source = new EventSource(api.liveUrl(values));
   page.source = source;
   source.onopen = () => {
     page.state = "open";
     drawSoon();
   };
-  source.onmessage = ({ data }) => take(JSON.parse(data));
+  source.onmessage = ({ data }) => page.open && take(JSON.parse(data));
   source.addEventListener("skipped", ({ data }) => {
+    if (!page.open) return;
     page.skipped += JSON.parse(data).skipped;
     drawSoon();
   });
@@ -134,11 +140,12 @@ function toggleStatus(name) {
   restart();
 }
 
-// A hidden page gives its connection back: browsers have six for one host.
-document.addEventListener("visibilitychange", () => {
-  if (!page.open) return;
-  document.hidden ? disconnect() : connect();
-});
+document.addEventListener("visibilitychange", connect);
+
+export function watch(on) {
+  page.watching = on;
+  connect();
+}
 
 // ---- one event's receipt
 
@@ -223,7 +230,7 @@ function nothingYet() {
     return empty("No integration is installed", "Events are kept, but nothing is delivered until there is one.",
       html`<a class="button primary" href="#/integrations/library">Open the Integration Library</a>`);
   }
-  return empty("Waiting for events", "Send one from your application, or a test event from an integration's card.",
+  return empty("Waiting for events", "Send one from your application, or a test event from an integration's card. What happened while nobody watched is not listed here; find it by its sequence number.",
     html`<a class="button" href="#/integrations">Go to the integrations</a>`);
 }
 
@@ -236,13 +243,13 @@ export const live = {
       forget();
     }
     page.open = true;
-    if (!document.hidden) connect();
+    connect();
   },
   leave() {
     page.open = false;
     page.paused = false;
-    disconnect();
     forget();
+    connect();
   },
   view() {
     return html`<header class="page-head">

@@ -2,22 +2,23 @@
 import { html, nothing } from "../vendor/lit-html.js";
 import * as icons from "../icons.js";
 import { chart } from "../chart.js";
-import { integrations, status } from "../status.js";
+import { findings, integrations, status } from "../status.js";
 import { badge, failureCard, stateBadge } from "../ui.js";
 import { ago, bytes, count, duration, figure, prose, rate, splitSentence } from "../format.js";
 
 const levels = { ok: ["ok", "All is well"], attention: ["attention", "Attention"], trouble: ["trouble", "Trouble"] };
 
 function summary(now) {
-  const [headline, rest] = splitSentence(now.sentence);
+  const [first, ...notes] = findings(now);
+  const [headline, rest] = splitSentence(first);
   return html`<section class="summary" data-tone=${now.level} aria-label="Status">
     <span class="summary-mark">${icons[now.level]}</span>
     <div>
       ${headline === levels[now.level][1] ? nothing : html`<p class="summary-level">${levels[now.level][1]}</p>`}
       <p class="headline">${headline}</p>
       ${rest ? html`<p class="summary-rest">${prose(rest)}</p>` : nothing}
-      ${now.notes.length
-        ? html`<ul class="notes">${now.notes.map((note) => html`<li>${prose(note)}</li>`)}</ul>`
+      ${notes.length
+        ? html`<ul class="notes">${notes.map((note) => html`<li>${prose(note)}</li>`)}</ul>`
         : nothing}
     </div>
   </section>`;

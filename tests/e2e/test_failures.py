@@ -1,0 +1,275 @@
+#!/usr/bin/env python3
+"""Every row of the troubleshooting table, provoked on a real broker: the operator is told the right
+code, problem and remedy; nothing is lost or reordered; and when the cause is gone everything is
+delivered without a restart.
+"""
+import json
+import socket
+import threading
+import time
+
+import harness
+from harness import BrokerCase, check, integration, make_event, wait_until
+from kafka_broker import free_ports
+
+QUICK = {"delivery.provenance_headers": True, "delivery.auth_grace": "2s"}
+
+
+class BlackHole(threading.Thread):
+    """Accepts connections, as many as come, and never says a word."""
+
+    def __init__(self, address):
+        super().__init__(daemon=True)
+        self._listener = socket.create_server(address)
+        self._kept = []
+        self.start()
+
+    def run(self):
+        try:
+            while True:
+                self._kept.append(self._listener.accept())
+        except OSError:
+            return
+
+    def close(self):
+        self._listener.close()
+
+
+class Failures(BrokerCase):
+    BROKER = {"reauth_ms": 3000}
+
+    # vocabulary
+
+    def setUp(self):
+        super().setUp()
+        self.secret = self.directory / "secret"
+        self.set_secret(self.broker.password("agent"))
+
+    def set_secret(self, text):
+        self.secret.write_text(text)
+        self.secret.chmod(0o600)
+
+    def integration(self, topic=None, user="agent", **config):
+        one = integration(self.broker, topic or self.topic, user=user, password="", **config)
+        one["config"]["sasl_password"] = {"file": str(self.secret)}
+        return one
+
+    def shown(self, agent):
+        """The one integration as `status --json` shows it."""
+        done = agent.command("status", "--json")
+        return json.loads(done.stdout)["integrations"][0]
+
+    def wait_for_failure(self, agent, code, problem, seconds=60):
+        """Waits until the operator is told `code`, everywhere in the same words."""
+        def told():
+            failure = self.shown(agent)["failure"]
+            return failure if failure and failure["code"] == code else None
+        failure = wait_until(told, lambda: f"{code}, told is {self.shown(agent)['failure']}\n{agent.log_tail()}",
+                             seconds, 0.2)
+        self.assertIn(problem, failure["problem"])
+        self.assertTrue(failure["causes"] and failure["remedy"] and failure["seen"] and failure["since"], failure)
+        sentence = agent.command("status")
+        self.assertIn(failure["remedy"].split(".")[0], sentence.stdout)
+        wait_until(lambda: code in agent.log(), f"{code} in the log", 10)
+        self.assertNotIn(self.secret.read_text(), agent.log())
+        return failure
+
+    def dead(self, agent):
+        done = agent.command("dead-letters", "list", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def delivered(self, agent, senders, crashes=0, topic=None):
+        """Waits until nothing is pending or buried, then holds the topic against what was sent."""
+        def done():
+            members = agent.balance()
+            return members if members["pending"] == 0 and members["buried"] == 0 else None
+        members = wait_until(done, lambda: f"all delivered: {agent.balance()} {self.shown(agent)['failure']}\n"
+                             f"{agent.log_tail()}", 120, 0.1)
+        verdict = check(self.records(topic), senders, self.PARTITIONS, crashes=crashes)
+        self.assertEqual(members["acked"], verdict.events)
+        self.assertIsNone(wait_until(lambda: [self.shown(agent)["failure"]] if not self.shown(agent)["failure"] else None,
+                                     "no failure any more", 30)[0])
+        return verdict
+
+    def sent(self, agent, seed=1, limit=300):
+        """So many events, answered."""
+        load = self.load(agent, seed, limit=limit)
+        load.join(60)
+        load.stop()
+        return load
+
+    # no connection
+
+    def test_an_address_where_nothing_listens(self):
+        port = free_ports(1)[0]
+        agent = self.agent([self.integration(bootstrap_servers=f"127.0.0.1:{port}")], QUICK).start()
+        load = self.sent(agent)
+        self.wait_for_failure(agent, "CONNECTION_FAILED", "Connection timeout")
+        self.repair(agent, load)
+
+    def test_a_black_hole_that_accepts_and_never_answers(self):
+        address = ("127.0.0.1", free_ports(1)[0])
+        hole = BlackHole(address)
+        self.addCleanup(hole.close)
+        agent = self.agent([self.integration(bootstrap_servers="%s:%d" % address)], QUICK).start()
+        load = self.sent(agent)
+        self.wait_for_failure(agent, "CONNECTION_FAILED", "Connection timeout", 90)
+        self.repair(agent, load)
+
+    def test_a_name_that_does_not_resolve(self):
+        agent = self.agent([self.integration(bootstrap_servers="no-such-broker.invalid:9092")], QUICK).start()
+        load = self.sent(agent)
+        self.wait_for_failure(agent, "DNS_FAILED", "Connection timeout")
+        self.repair(agent, load)
+
+    def test_a_certificate_nobody_here_trusts(self):
+        one = self.integration()
+        del one["config"]["ssl_ca_file"]
+        agent = self.agent([one], QUICK).start()
+        load = self.sent(agent)
+        self.wait_for_failure(agent, "TLS_FAILED", "Connection timeout")
+        self.repair(agent, load)
+
+    def repair(self, agent, load):
+        """The right address and trust, by a reload."""
+        agent.integrations = [self.integration()]
+        agent.write_config()
+        self.assertEqual(agent.command("reload").returncode, 0)
+        self.assertEqual(self.delivered(agent, [load], crashes=1).copies, 0)
+
+    # credentials
+
+    def test_a_wrong_key_from_the_start_costs_at_most_one_dead_letter(self):
+        self.set_secret("not-the-secret")
+        agent = self.agent([self.integration()], QUICK).start()
+        load = self.sent(agent)
+        self.wait_for_failure(agent, "AUTHENTICATION_FAILED", "Authentication failure")
+        wait_until(lambda: self.shown(agent)["state"] in ("halted", "probing"), "halted", 30)
+        self.assertLessEqual(agent.balance()["buried"], 1)
+        for letter in self.dead(agent):
+            self.assertEqual((letter["reason"], letter["code"]), ("authentication", "AUTHENTICATION_FAILED"))
+        later = self.sent(agent, seed=2)  # intake goes on
+        cpu, lines, began = agent.cpu_seconds(), agent.log().count("\n"), time.monotonic()
+        time.sleep(10)
+        load_of_a_core = (agent.cpu_seconds() - cpu) / (time.monotonic() - began)
+        self.assertLess(load_of_a_core, 0.03, "an agent with an open circuit idles")
+        self.assertLess(agent.log().count("\n") - lines, 10, agent.log_tail())
+        self.set_secret(self.broker.password("agent"))  # noticed without any signal
+        self.assertEqual(self.delivered(agent, [load, later], crashes=1).copies, 0)
+
+    def test_a_key_revoked_under_load_is_told_and_replaced_without_a_restart(self):
+        self.broker.set_user("rotated", "first-secret")
+        self.broker.grant("rotated", self.topic)
+        self.set_secret("first-secret")
+        agent = self.agent([self.integration(user="rotated")],
+                           {**QUICK, "delivery.window_events": 500}).start()
+        load = self.load(agent, seed=3, pause=0.005)
+        wait_until(lambda: agent.balance()["acked"] > 200, "deliveries with the first key")
+        self.broker.set_user("rotated", "second-secret")
+        self.wait_for_failure(agent, "CREDENTIALS_REVOKED", "API key expired or revoked")
+        wait_until(lambda: self.shown(agent)["state"] in ("halted", "probing"), "halted", 60)
+        self.assertLessEqual(agent.balance()["buried"], 500)
+        self.set_secret("second-secret")
+        load.stop()
+        verdict = self.delivered(agent, [load], crashes=1)
+        print(f"revoked under load: {verdict.events} events, {verdict.copies} copies")
+
+    # permissions
+
+    def test_no_permission_on_the_topic(self):
+        self.broker.set_user("stranger", "stranger-secret")
+        self.set_secret("stranger-secret")
+        agent = self.agent([self.integration(user="stranger")], QUICK).start()
+        load = self.sent(agent)
+        self.wait_for_failure(agent, "TOPIC_AUTHORIZATION_FAILED", "TopicAuthorizationException")
+        self.assertLessEqual(agent.balance()["buried"], 1)
+        self.broker.grant("stranger", self.topic)
+        self.assertEqual(self.delivered(agent, [load], crashes=1).copies, 0)
+
+    def test_permission_to_describe_but_not_to_write(self):
+        self.broker.set_user("reader", "reader-secret")
+        self.broker.grant("reader", self.topic, operations=("DESCRIBE",))
+        self.set_secret("reader-secret")
+        agent = self.agent([self.integration(user="reader")], QUICK).start()
+        load = self.sent(agent)
+        self.wait_for_failure(agent, "TOPIC_AUTHORIZATION_FAILED", "TopicAuthorizationException")
+        self.assertLessEqual(agent.balance()["buried"], 1)
+        self.broker.grant("reader", self.topic, operations=("WRITE",))
+        self.assertEqual(self.delivered(agent, [load], crashes=1).copies, 0)
+
+    def test_permission_taken_away_under_load(self):
+        agent = self.agent([self.integration()], {**QUICK, "delivery.window_events": 500}).start()
+        load = self.load(agent, seed=4, pause=0.005)
+        wait_until(lambda: agent.balance()["acked"] > 200, "deliveries while it is permitted")
+        self.broker.revoke("agent", self.topic)
+        self.wait_for_failure(agent, "TOPIC_AUTHORIZATION_FAILED", "TopicAuthorizationException")
+        self.assertLessEqual(agent.balance()["buried"], 500)
+        self.broker.grant("agent", self.topic)
+        load.stop()
+        verdict = self.delivered(agent, [load], crashes=1)
+        print(f"permission taken away: {verdict.events} events, {verdict.copies} copies")
+
+    # the topic
+
+    def test_a_topic_that_does_not_exist_yet_holds_everything(self):
+        missing = self.topic + "-later"
+        self.broker.grant("agent", missing)
+        agent = self.agent([self.integration(topic=missing)], QUICK).start()
+        load = self.sent(agent)
+        self.wait_for_failure(agent, "UNKNOWN_TOPIC_OR_PARTITION", "UnknownTopicOrPartition", 90)
+        self.assertEqual(self.dead(agent), [])
+        self.broker.create_topic(missing, self.PARTITIONS)
+        self.assertEqual(self.delivered(agent, [load], topic=missing, crashes=1).copies, 0)
+
+    def test_a_topic_deleted_under_load_holds_what_comes_and_delivers_when_it_is_back(self):
+        agent = self.agent([self.integration()], QUICK).start()
+        self.sent(agent, seed=7)
+        agent.wait_drained()
+        self.broker.delete_topic(self.topic)
+        load = self.sent(agent, seed=8)
+        self.wait_for_failure(agent, "UNKNOWN_TOPIC_OR_PARTITION", "UnknownTopicOrPartition", 120)
+        self.assertEqual(self.dead(agent), [])
+        acked = agent.balance()["acked"]
+        self.broker.create_topic(self.topic, self.PARTITIONS)
+        wait_until(lambda: agent.balance()["pending"] == 0,
+                   lambda: f"all delivered: {agent.balance()}\n{agent.log_tail()}", 120, 0.1)
+        verdict = check(self.records(), [load], self.PARTITIONS, crashes=1)
+        self.assertEqual((verdict.events, verdict.copies), (agent.balance()["acked"] - acked, 0))
+
+    # size
+
+    def test_a_message_that_is_too_large_is_parked_alone_and_replayed(self):
+        self.broker.configure_topic(self.topic, max_message_bytes=100_000)
+        # The limit is on what goes over the wire; padding would compress to nothing.
+        agent = self.agent([self.integration(compression="none")], QUICK).start()
+        before = self.sent(agent, seed=5, limit=200)
+        source = before.source
+        large = make_event(source, 1_000_000, size=300_000)
+        small = [make_event(source, 1_000_001 + index) for index in range(4)]
+        batch = [small[0], small[1], large, small[2], small[3]]
+        status, answer, _ = agent.post("/v1/batch", b"\n".join(event.raw for event in batch))
+        self.assertEqual((status, answer["accepted"]), (200, 5))
+        after = self.sent(agent, seed=6, limit=200)
+
+        def settled():
+            members = agent.balance()
+            return members["pending"] == 0 and members["buried"] == 1
+        wait_until(settled, lambda: f"one parked: {agent.balance()}\n{agent.log_tail()}", 90)
+        letters = self.dead(agent)
+        self.assertEqual([(letter["reason"], letter["code"]) for letter in letters], [("size", "MESSAGE_TOO_LARGE")])
+        seq = letters[0]["seq"]
+        told = agent.command("dead-letters", "show", str(seq))
+        self.assertIn("MessageSizeTooLarge", told.stdout)
+        neighbours = {record.value for record in self.records()}
+        self.assertEqual(neighbours, {event.raw for event in before.sent + after.sent + small})
+        self.broker.configure_topic(self.topic, max_message_bytes=1_000_000)
+        done = agent.command("dead-letters", "replay", str(seq))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        wait_until(lambda: agent.balance()["buried"] == 0, lambda: f"replayed: {agent.balance()}\n{agent.log_tail()}", 60)
+        last = [record for record in self.records() if record.value == large.raw]
+        self.assertEqual(len(last), 1)
+
+
+if __name__ == "__main__":
+    harness.main()

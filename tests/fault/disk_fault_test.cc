@@ -1,0 +1,342 @@
+// A disk that fails while the spool is used: what is answered, what survives the reopen.
+#include <fstream>
+#include <optional>
+#include <random>
+
+#include "tests/support/faulty_fs.h"
+#include "tests/support/spool_fixture.h"
+
+namespace signal_agent::spool {
+namespace {
+
+using ::testing::ElementsAre;
+
+class DiskFaultTest : public SpoolFixture {
+ protected:
+  DiskFaultTest() : disk(std::make_unique<FaultyDisk>(dir.path(), 1)) {
+    options.run_committer = false;
+    options.env = disk->env();
+  }
+  /// As the re-executed process would: everything old is gone, the disk is well again.
+  void reopen_on_a_good_disk() {
+    spool.reset();
+    disk = std::make_unique<FaultyDisk>(dir.path(), 2);
+    options.env = disk->env();
+    open();
+  }
+  std::unique_ptr<FaultyDisk> disk;
+};
+
+TEST_F(DiskFaultTest, AFailedSyncIsStickyAndReadsGoOn) {
+  open();
+  const CursorId cursor = attach("kafka");
+  ASSERT_TRUE(store({"one", "two"}).has_value());
+  disk->fail_sync_after(1);
+  auto failed = store({"three"});
+  ASSERT_FALSE(failed.has_value());
+  EXPECT_EQ(failed.error().code, Code::kFailed);
+  EXPECT_EQ(spool->intake_state(), IntakeState::kFailed);
+  EXPECT_EQ(store({"four"}).error().code, Code::kFailed);
+  EXPECT_EQ(ack_through(cursor, {1}, 1).error().code, Code::kFailed);
+  EXPECT_THAT(values_from({1}), ElementsAre("one", "two")) << "never past the durable end";
+  EXPECT_EQ(books(cursor).acked, 0u);
+}
+
+TEST_F(DiskFaultTest, AfterAFailedSyncAReopenHasEverythingAnsweredAndReusesNoNumber) {
+  open();
+  const CursorId cursor = attach("kafka");
+  ASSERT_TRUE(store({"one", "two"}).has_value());
+  disk->fail_sync_after(1);
+  ASSERT_FALSE(store({"three"}).has_value());
+  reopen_on_a_good_disk();
+  const auto values = values_from({1});
+  ASSERT_GE(values.size(), 2u);
+  EXPECT_EQ(values[0], "one");
+  EXPECT_EQ(values[1], "two");
+  auto next = store({"five"});
+  ASSERT_TRUE(next.has_value());
+  EXPECT_GT(next->first, Seq{3}) << "the number of the failed commit is burned";
+  EXPECT_FALSE(spool->was_given({next->first.value - 1}));
+  const Books b = books(cursor);
+  EXPECT_EQ(b.stored, values.size() + 1);
+  EXPECT_EQ(b.pending, b.stored) << "a gap is not pending";
+}
+
+TEST_F(DiskFaultTest, ADiskFullInTheMiddleOfAWriteLosesNothingAnswered) {
+  open();
+  ASSERT_TRUE(store_count(10, 1000).has_value());
+  disk->fill_up_after(1);
+  auto failed = store_count(10, 1000);
+  ASSERT_FALSE(failed.has_value());
+  EXPECT_EQ(failed.error().code, Code::kFailed);
+  spool.reset();
+  auto still_full = Spool::open(options);
+  ASSERT_FALSE(still_full.has_value());
+  EXPECT_EQ(still_full.error().code, Code::kDiskFull);
+  reopen_on_a_good_disk();
+  EXPECT_EQ(values_from({1}).size(), 10u);
+}
+
+TEST_F(DiskFaultTest, AReadOnlyDiskIsAnsweredAsDiskFull) {
+  open();
+  ASSERT_TRUE(store({"one"}).has_value());
+  spool->close();
+  spool.reset();
+  disk = std::make_unique<FaultyDisk>(dir.path(), 2);
+  options.env = disk->env();
+  disk->set_read_only(true);
+  auto refused = Spool::open(options);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, Code::kDiskFull);
+  reopen_on_a_good_disk();
+  EXPECT_THAT(values_from({1}), ElementsAre("one"));
+}
+
+// --- the damage museum: one harm, and what survives
+// ------------------------------------------------------
+
+class StepClock final : public Clock {
+ public:
+  std::int64_t wall_ms() override { return 1'700'000'000'000; }
+  std::chrono::steady_clock::time_point steady() override { return now; }
+  std::chrono::steady_clock::time_point now{std::chrono::hours(1)};
+};
+
+class DamageTest : public SpoolFixture {
+ protected:
+  DamageTest() {
+    options.run_committer = false;
+    options.clock = &clock;
+  }
+
+  std::filesystem::path newest(std::string_view extension) const {
+    std::filesystem::path found;
+    for (const auto& entry : std::filesystem::directory_iterator(options.dir / "db"))
+      if (entry.path().extension() == extension && entry.file_size() > 0 &&
+          entry.path().filename() > found.filename())
+        found = entry.path();
+    EXPECT_FALSE(found.empty()) << extension;
+    return found;
+  }
+  std::filesystem::path largest_table() const {
+    std::filesystem::path found;
+    for (const auto& entry : std::filesystem::directory_iterator(options.dir / "db"))
+      if (entry.path().extension() == ".sst" &&
+          (found.empty() || entry.file_size() > std::filesystem::file_size(found)))
+        found = entry.path();
+    EXPECT_FALSE(found.empty());
+    return found;
+  }
+  static void flip(const std::filesystem::path& path, std::uint64_t at) {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(static_cast<std::streamoff>(at));
+    const char was = static_cast<char>(file.get());
+    file.seekp(static_cast<std::streamoff>(at));
+    file.put(static_cast<char>(was ^ 0x40));
+  }
+  /// 100 events, one commit each, in the log only; then the process is gone.
+  void fill_log(std::size_t size = 100) {
+    open();
+    cursor = attach("kafka");
+    for (int i = 0; i < 100; ++i) {
+      AppendBatch batch;
+      batch.add(plain_event("event " + std::to_string(i) + std::string(size, 'x')));
+      ASSERT_TRUE(append(std::move(batch)).has_value());
+    }
+    clock.now += std::chrono::milliseconds(1001);
+    spool->commit_pending();  // housekeeping notes the high-water mark
+    spool.reset();
+  }
+  /// 2,000 events that do not compress, in a table file.
+  void fill_table() {
+    open();
+    cursor = attach("kafka");
+    std::mt19937 random(7);
+    for (int i = 0; i < 20; ++i) {
+      AppendBatch batch;
+      for (int j = 0; j < 100; ++j) {
+        std::string noise(500, '\0');
+        for (char& c : noise) c = static_cast<char>(random());
+        batch.add(plain_event(noise));
+      }
+      ASSERT_TRUE(append(std::move(batch)).has_value());
+    }
+    spool->close();
+    spool.reset();
+  }
+  void expect_balance() {
+    const Books b = books(cursor);
+    EXPECT_EQ(b.stored, settled_and_pending(b));
+  }
+  StepClock clock;
+  CursorId cursor = 0;
+};
+
+TEST_F(DamageTest, ATornLastRecordCostsNothingAnswered) {
+  fill_log();
+  const auto log = newest(".log");
+  std::ofstream(log, std::ios::app | std::ios::binary)
+      << std::string("\x11\x22\x33\x44\xff\x00\x01", 7) << "half a record";
+  open();
+  EXPECT_EQ(values_from({1}).size(), 100u);
+  EXPECT_EQ(spool->stats().recovered_missing, 0u);
+  expect_balance();
+}
+
+TEST_F(DamageTest, GarbageBehindTheLogCostsNothing) {
+  fill_log();
+  std::ofstream(newest(".log"), std::ios::app | std::ios::binary) << std::string(3000, '\xa5');
+  open();
+  EXPECT_EQ(values_from({1}).size(), 100u);
+  EXPECT_EQ(spool->stats().recovered_missing, 0u);
+}
+
+TEST_F(DamageTest, AFlippedByteInTheLogCostsOneBlockIsCountedAndKept) {
+  fill_log(1000);
+  const auto log = newest(".log");
+  flip(log, 50'000);  // in the second of four blocks
+  open();
+  const std::uint64_t left = values_from({1}).size();
+  EXPECT_LT(left, 100u);
+  EXPECT_GT(left, 60u) << "what lies in the other blocks";
+  EXPECT_EQ(spool->stats().recovered_missing, 100 - left);
+  EXPECT_EQ(books(cursor).damaged, 100 - left);
+  expect_balance();
+  bool kept = false;
+  for (const auto& entry : std::filesystem::directory_iterator(options.dir))
+    kept |= entry.path().filename().string().starts_with("damaged-");
+  EXPECT_TRUE(kept) << "a copy of the damaged log";
+  EXPECT_GT(store({"next"})->first, Seq{100}) << "no number is given twice";
+  crash();
+  EXPECT_EQ(values_from({1}).size(), left + 1) << "judged once";
+}
+
+TEST_F(DamageTest, DamageThatTakesTheEndOfTheLogIsNoticedByTheHighWaterFile) {
+  fill_log();
+  flip(newest(".log"), 5'000);  // all 100 lie in one block
+  open();
+  const std::uint64_t left = values_from({1}).size();
+  EXPECT_LT(left, 50u);
+  EXPECT_EQ(spool->stats().recovered_missing, 100 - left);
+  EXPECT_GT(store({"next"})->first, Seq{100});
+  expect_balance();
+}
+
+TEST_F(DamageTest, AfterDamageNoNumberIsGivenTwiceEvenWithoutTheHighWaterFile) {
+  fill_log();
+  flip(newest(".log"), 5'000);
+  std::filesystem::remove(options.dir / "high-water");
+  open();
+  EXPECT_GT(store({"next"})->first, Seq{100});
+  expect_balance();
+}
+
+TEST_F(DamageTest, ALostLogIsNoticedByTheHighWaterFile) {
+  fill_log();
+  open();
+  const std::string id = spool->stats().spool_id;
+  spool->close();  // into files
+  spool.reset();
+  open();
+  ASSERT_TRUE(store_count(50).has_value());  // 101..150, in the log only
+  spool.reset();
+  open();  // notes 150
+  spool.reset();
+  for (const auto& entry : std::filesystem::directory_iterator(options.dir / "db"))
+    if (entry.path().extension() == ".log") std::filesystem::remove(entry.path());
+  open();
+  EXPECT_EQ(spool->stats().spool_id, id);
+  EXPECT_EQ(spool->stats().recovered_missing, 50u);
+  EXPECT_GT(store({"new"})->first, Seq{150});
+  EXPECT_TRUE(spool->was_given({150}));
+  expect_balance();
+}
+
+TEST_F(DamageTest, AnotherSpoolsHighWaterFileSaysNothing) {
+  fill_log();
+  const std::string noted = [&] {
+    std::ifstream file(options.dir / "high-water", std::ios::binary);
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  }();
+  std::filesystem::remove_all(options.dir);
+  open();
+  spool->close();
+  spool.reset();
+  std::ofstream(options.dir / "high-water", std::ios::binary) << noted;
+  open();
+  EXPECT_EQ(spool->stats().recovered_missing, 0u);
+}
+
+TEST_F(DamageTest, AFlippedByteInATableCostsOneBlockAndIsReported) {
+  fill_table();
+  const auto table = largest_table();
+  flip(table, std::filesystem::file_size(table) / 3);
+  open();
+  std::uint64_t found = 0;
+  std::uint64_t damaged = 0;
+  for (Seq from{1}; from <= spool->durable_end();) {
+    auto read = spool->read(from, {});
+    ASSERT_TRUE(read.has_value()) << read.error().message;
+    found += read->events.size();
+    for (const auto& damage : read->damaged) damaged += damage.count;
+    Settlement settlement;
+    settlement.damaged = read->damaged;
+    ASSERT_TRUE(settle(cursor, settlement).has_value());
+    from = read->next;
+  }
+  EXPECT_GT(damaged, 0u);
+  EXPECT_LT(damaged, 200u) << "one block of 64 KiB";
+  EXPECT_EQ(found + damaged, 2000u);
+  EXPECT_EQ(books(cursor).damaged, damaged);
+  expect_balance();
+}
+
+TEST_F(DamageTest, AMissingTableRefusesToOpenAndTheRestCanStillBeRead) {
+  fill_table();
+  std::filesystem::remove(largest_table());
+  auto refused = Spool::open(options);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, Code::kCorrupt);
+  EXPECT_THAT(refused.error().message, ::testing::HasSubstr("spool export"));
+  options.read_only = true;
+  auto look = Spool::open(options);
+  ASSERT_TRUE(look.has_value()) << look.error().message;
+  EXPECT_EQ((*look)->stats().durable_end, Seq{2000});
+  EXPECT_EQ((*look)->stats().cursors.size(), 1u);
+}
+
+TEST_F(DamageTest, ALostManifestPointerRefusesAndChangesNothing) {
+  fill_table();
+  std::filesystem::rename(options.dir / "db" / "CURRENT", options.dir / "CURRENT");
+  auto refused = Spool::open(options);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, Code::kCorrupt);
+  std::filesystem::rename(options.dir / "CURRENT", options.dir / "db" / "CURRENT");
+  open();
+  EXPECT_EQ(values_from({1}).size(), 2000u);
+}
+
+TEST_F(DamageTest, ADamagedHighWaterFileCostsNothingButItsOwnKnowledge) {
+  fill_log();
+  flip(options.dir / "high-water", 7);
+  open();
+  EXPECT_EQ(values_from({1}).size(), 100u);
+}
+
+TEST_F(DamageTest, ReadOnlyLooksBesideTheOwnerAndWritesNothing) {
+  fill_log();
+  open();
+  Spool::Options look = options;
+  look.read_only = true;
+  auto second = Spool::open(look);
+  ASSERT_TRUE(second.has_value()) << second.error().message;
+  EXPECT_EQ((*second)->stats().durable_end, Seq{100});
+  std::optional<Code> code;
+  AppendBatch batch;
+  batch.add(plain_event("no"));
+  (*second)->append(std::move(batch), [&](Result<Appended> answer) { code = answer.error().code; });
+  EXPECT_EQ(code, Code::kInvalid);
+}
+
+}  // namespace
+}  // namespace signal_agent::spool
