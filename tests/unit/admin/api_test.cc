@@ -501,6 +501,21 @@ TEST_F(AdminTest, TooManyEventsAreSampledTogetherAndTheRestIsCounted) {
   EXPECT_LE(shown, 100U);
 }
 
+TEST_F(AdminTest, AFloodOfFailuresIsBoundedTooThoughFailuresAreNotSampled) {
+  const auto stream = watch("/v1/admin/events/live");
+  ASSERT_TRUE(stream->wait_for("retry:"));
+  stream->stalled = true;
+  for (std::uint64_t seq = 1; seq <= 200; ++seq) {
+    agent.feed.publish(live_event(seq, LiveStatus::kFailed, "int_x"));
+  }
+  stream->stalled = false;
+  ASSERT_TRUE(stream->wait_for("skipped"));
+  const auto shown = std::ranges::count_if(
+      messages(stream->text()), [](const json& message) { return message.contains("seq"); });
+  EXPECT_GE(shown, 50);
+  EXPECT_LE(shown, 100) << "two turns at most, when one began while they were published";
+}
+
 TEST_F(AdminTest, LiveStreamsAreBounded) {
   std::vector<std::shared_ptr<FakeStream>> streams;
   for (int i = 0; i < 32; ++i) streams.push_back(watch("/v1/admin/events/live"));
