@@ -8,7 +8,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync, createWriteStream } f
 import { createInterface } from "node:readline";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { accessible, launch, open, signIn, until, visit } from "./support.mjs";
+import { becomes, accessible, launch, open, signIn, until, visit } from "./support.mjs";
 
 const kTopic = "datafly-events";
 const kHostileName = `"><img src=x onerror="window.hurt=1">`;
@@ -159,7 +159,7 @@ test("quick setup, test event, dead letter and replay, as the vendor's document 
   await page.getByText("max.message.bytes").first().waitFor();
   await page.getByRole("button", { name: "As it came" }).click();
   await page.getByRole("button", { name: "Show all of it" }).click();
-  assert.equal(await page.getByRole("region", { name: "Contents of the event" }).innerText(), JSON.stringify(large));
+  await becomes(() => page.getByRole("region", { name: "Contents of the event" }).innerText(), JSON.stringify(large));
   await accessible(page, "one dead letter");
 
   // The cause is cured; replay.

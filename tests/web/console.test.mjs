@@ -4,7 +4,7 @@ import { after, before, beforeEach, afterEach, test } from "node:test";
 import { readFileSync } from "node:fs";
 import { gzipSync } from "node:zlib";
 import { dirname, join, normalize } from "node:path";
-import { accessible, kDesktop, kPhone, kSmallest, launch, open, signIn, until, visit } from "./support.mjs";
+import { accessible, becomes, kDesktop, kPhone, kSmallest, launch, open, signIn, until, visit } from "./support.mjs";
 import { emptyWorld, integration, kCatalog, kFailure, letter, publish, startFake } from "./fake_agent.mjs";
 
 const kFolders = [process.env.WEB_SOURCES, process.env.WEB_VENDOR];
@@ -54,7 +54,7 @@ test("a wrong token is refused at its field, the right one opens the console and
   await page.getByLabel("Token").fill("wrong");
   await page.getByRole("button", { name: "Sign in" }).click();
   await page.getByText("This is not the token of this agent.").waitFor();
-  assert.equal(await page.getByLabel("Token").getAttribute("aria-invalid"), "true");
+  await becomes(() => page.getByLabel("Token").getAttribute("aria-invalid"), "true");
   assert.ok(await page.getByLabel("Token").evaluate((field) => field === document.activeElement));
   await signIn(page, fake.token);
   const kept = await page.evaluate(() => JSON.stringify({ ...localStorage, ...sessionStorage }) + document.cookie + document.documentElement.outerHTML);
@@ -133,7 +133,7 @@ test("quick setup works with the keyboard alone, from sign-in to a delivered tes
   await page.getByText(/has no port/).waitFor();
   await until("the wrong field has the focus", async () => /^Bootstrap servers/.test(await focused()));
   const field = page.getByLabel("Bootstrap servers");
-  assert.equal(await field.getAttribute("aria-invalid"), "true");
+  await becomes(() => field.getAttribute("aria-invalid"), "true");
   const described = await field.getAttribute("aria-describedby");
   const words = await page.evaluate((ids) => ids.split(" ").map((id) => document.getElementById(id).innerText).join(" "), described);
   assert.match(words, /has no port/);
@@ -160,7 +160,7 @@ test("the library filters by category and by words", async () => {
   const page = await signedIn("#/integrations/library");
   await page.getByRole("heading", { name: "Apache Kafka" }).waitFor();
   await page.getByRole("button", { name: "Streaming" }).click();
-  assert.equal(await page.getByRole("button", { name: "Streaming" }).getAttribute("aria-pressed"), "true");
+  await becomes(() => page.getByRole("button", { name: "Streaming" }).getAttribute("aria-pressed"), "true");
   await page.getByLabel("Search the library").fill("confluent");
   await page.getByRole("heading", { name: "Apache Kafka" }).waitFor({ state: "detached" });
   await page.getByRole("heading", { name: "Confluent Cloud" }).waitFor();
@@ -176,9 +176,9 @@ test("exactly the documented fields are asked for; the advanced ones are folded,
   const visible = await dialog.locator(".field:visible[data-key]").evaluateAll((all) => all.map((one) => one.dataset.key));
   assert.deepEqual(visible, ["bootstrap_servers", "topic", "security_protocol", "sasl_mechanism", "sasl_username", "sasl_password"]);
   const secret = dialog.getByRole("textbox", { name: "API secret" });
-  assert.equal(await dialog.locator("#f-sasl_password").getAttribute("type"), "password");
+  await becomes(() => dialog.locator("#f-sasl_password").getAttribute("type"), "password");
   await dialog.getByRole("button", { name: "Show API secret" }).click();
-  assert.equal(await secret.getAttribute("type"), "text");
+  await becomes(() => secret.getAttribute("type"), "text");
   await dialog.getByText("Advanced").click();
   await dialog.getByLabel("Compression").waitFor();
   await page.keyboard.press("Escape");
@@ -270,7 +270,7 @@ test("editing sends the stored secret back masked, and only what was typed in it
   const page = await signedIn("#/integrations");
   await page.getByRole("button", { name: "Edit" }).click();
   const dialog = page.getByRole("dialog");
-  assert.equal(await dialog.getByRole("textbox", { name: "API secret" }).inputValue(), "");
+  await becomes(() => dialog.getByRole("textbox", { name: "API secret" }).inputValue(), "");
   await dialog.getByLabel("Topic", { exact: true }).fill("other");
   await dialog.getByRole("button", { name: "Save changes" }).click();
   await dialog.waitFor({ state: "hidden" });
@@ -318,12 +318,12 @@ test("an event's row goes from stored to delivered, and the stream can be paused
   await row.getByText("stored", { exact: true }).waitFor();
   publish(world, { seq: 7, integration: "int_1", integration_name: "Main", status: "delivered", partition: 5, offset: 1234, latency_ms: 9 });
   await row.getByText("partition 5, offset 1,234").waitFor();
-  assert.equal(await page.getByRole("row", { name: /Receipt of event 7/ }).count(), 1);
+  await becomes(() => page.getByRole("row", { name: /Receipt of event 7/ }).count(), 1);
 
   const pause = page.getByRole("button", { name: "Pause" });
-  assert.equal(await pause.getAttribute("aria-pressed"), "false");
+  await becomes(() => pause.getAttribute("aria-pressed"), "false");
   await pause.click();
-  assert.equal(await pause.getAttribute("aria-pressed"), "true");
+  await becomes(() => pause.getAttribute("aria-pressed"), "true");
   publish(world, { seq: 8, status: "stored" });
   await page.getByText("Paused. 1 event arrived since.").waitFor();
   assert.equal(await page.getByRole("row", { name: /Receipt of event 8/ }).count(), 0);
@@ -349,7 +349,7 @@ test("the live table stays bounded and says what was left out", async () => {
   await until("the stream is open", () => world.streams.size === 1);
   for (let seq = 1; seq <= 900; seq += 1) publish(world, { seq, status: "stored" });
   await page.getByRole("row", { name: /Receipt of event 900/ }).waitFor();
-  assert.equal(await page.locator("tbody tr").count(), 200);
+  await becomes(() => page.locator("tbody tr").count(), 200);
   await page.done();
 });
 
@@ -379,7 +379,7 @@ test("dead letters are grouped by cause, paged, inspected and replayed", async (
   await page.getByText("1 to 25").waitFor();
   await page.getByRole("button", { name: "Next" }).click();
   await page.getByText("26 to 30").waitFor();
-  assert.equal(await page.locator("tbody tr").count(), 5);
+  await becomes(() => page.locator("tbody tr").count(), 5);
   await page.getByRole("button", { name: "Previous" }).click();
   await page.getByText("1 to 25").waitFor();
 
@@ -390,7 +390,7 @@ test("dead letters are grouped by cause, paged, inspected and replayed", async (
   const shown = page.getByRole("region", { name: "Contents of the event" });
   assert.match(await shown.innerText(), /"event": "Order Completed",\n/);
   await page.getByRole("button", { name: "As it came" }).click();
-  assert.equal(await shown.innerText(), world.letters.get("int_good").find(({ seq }) => seq === 101).event);
+  await becomes(() => shown.innerText(), world.letters.get("int_good").find(({ seq }) => seq === 101).event);
 
   await page.getByRole("button", { name: "Replay" }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Replay" }).click();
@@ -560,7 +560,7 @@ test("each finding is told once, the most urgent as the headline", async () => {
   await summary.getByText('"Warehouse" does not deliver for 3 min', { exact: true }).waitFor();
   assert.deepEqual(await summary.getByRole("listitem").allInnerTexts(), ['"Staging" is paused; 0 events wait.']);
   assert.equal((await summary.innerText()).split("does not deliver").length - 1, 1);
-  assert.equal(await page.title(), '"Warehouse" does not deliver for 3 min · Overview · signal-agent');
+  await becomes(() => page.title(), '"Warehouse" does not deliver for 3 min · Overview · signal-agent');
   await page.done();
 });
 
@@ -573,7 +573,7 @@ test("the appearance can be chosen and is remembered", async () => {
   assert.notEqual(light, dark);
   await page.reload();
   await page.getByRole("heading", { name: "Overview", level: 1 }).waitFor();
-  assert.equal(await ground(), dark);
+  await becomes(() => ground(), dark);
   await page.done();
 });
 

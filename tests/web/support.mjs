@@ -65,6 +65,17 @@ export async function accessible(page, what) {
   assert.ok(sideways <= 0, `${what}: the page is ${sideways} px too wide`);
 }
 
+/// The page renders once a frame: reads until it shows `wanted`, then asserts, so that a fault shows both.
+export async function becomes(read, wanted, ms = 15_000) {
+  const end = Date.now() + ms;
+  let seen = await read();
+  while (seen !== wanted && Date.now() < end) {
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    seen = await read();
+  }
+  assert.equal(seen, wanted);
+}
+
 /// Waits until `probe` answers something true; the message says what was waited for.
 export async function until(what, probe, ms = 15_000) {
   const end = Date.now() + ms;
