@@ -25,6 +25,7 @@ void AckWindow::count(const Entry& entry, std::int64_t delta) {
 }
 
 AckWindow::Entry& AckWindow::append() {
+  while (size_ > 0 && at(size_ - 1).state == State::kGone) --size_;  // needs no name
   if (size_ == ring_.size()) {
     std::vector<Entry> larger(std::max<std::size_t>(64, 2 * ring_.size()));
     for (std::size_t i = 0; i < size_; ++i) larger[i] = at(i);

@@ -41,6 +41,8 @@ constexpr std::size_t kMaxBurying = 1000;
 constexpr std::size_t kBuryBatchEvents = 500;
 constexpr std::size_t kBuryBatchBytes = 4 * kMiB;
 constexpr milliseconds kBuryRetry = 5s;  // while the dead letters are full
+// Reading what may have expired: little, for most of the time the first is young enough.
+constexpr spool::ReadLimits kExpiryLimits{.max_events = 64, .max_bytes = 256 * kKiB};
 
 constexpr milliseconds kHealthInterval = 100ms;
 // 3 x socket.timeout.ms: a broker is up and the library has been silent about what it holds.
@@ -187,12 +189,26 @@ struct Forwarder::Impl {
   enum class Outcome { kSent, kAside, kStop };
   bool may_send() const;
   void send_events();
+  bool may_expire() const;
+  bool too_old(std::int64_t accepted_ms) const {
+    return options_.max_age && wall_ - accepted_ms > options_.max_age->count();
+  }
+  void expires(std::int64_t accepted_ms) {
+    if (!options_.max_age) return;
+    expire_at_ms_ = std::min(expire_at_ms_, accepted_ms + options_.max_age->count() + 1);
+  }
+  void bury_expired();
+  void bury_expired_waiting();
+  void bury_as_expired(AckWindow::Entry& entry);
   Pick next();
   bool needs_room(const spool::EventView& event);
   const spool::EventView* next_from_spool();
   bool read_on();
-  void pass_damage(std::uint64_t before);
+  std::optional<spool::ReadBatch> read(spool::Seq from, spool::ReadLimits limits);
+  void claim(spool::Seq last);
+  void pass_damage(const spool::ReadBatch& batch, std::size_t& next, std::uint64_t before);
   bool settled_by_spool(std::uint64_t seq) const;
+  bool set_aside(const spool::EventView& event);
   Outcome take_event(const spool::EventView& event);
   Outcome take_letter(const Pick& pick);
   Outcome hand_over(const spool::EventView& event, std::uint64_t bytes, kafka::SendResult& result);
@@ -245,8 +261,9 @@ struct Forwarder::Impl {
   spool::ReadBatch batch_;
   std::size_t batch_next_ = 0;
   std::size_t damage_next_ = 0;
-  std::vector<spool::SeqRange> settled_;  // by the spool, as of the last read
+  std::vector<spool::SeqRange> settled_;  // by the spool, as of the last claim
   bool rewound_ = false;
+  std::int64_t expire_at_ms_ = 0;  // until then nothing that is not in the library expires
 
   // Second source: dead letters.
   struct DeadFlight {
@@ -435,7 +452,7 @@ void Forwarder::Impl::adopt_cursor() {
   read_pos_ = cursor->mark.next();
   // A start that finds parked events of a self-healing class begins where the last one ended: the
   // circuit is open, and the oldest of them says why.
-  if (const auto oldest = release_.peek({}); oldest && *oldest != nullptr) {
+  if (const auto oldest = release_.peek({}, now_); oldest && *oldest != nullptr) {
     const spool::DeadReason& why = (*oldest)->why;
     FailureClass cls = FailureClass::kAuthorization;
     for (const FailureClass candidate :
@@ -473,6 +490,7 @@ milliseconds Forwarder::Impl::turn() {
   if (producer_) collect_reports();
   look_at_health(false);
   move_on();
+  bury_expired();
   if (may_send()) send_events();
   settle();
   publish_status();
@@ -513,6 +531,7 @@ milliseconds Forwarder::Impl::rest_for() const {
   if (circuit_.blocked()) until(circuit_.retry_at());
   if (circuit_.state() == Circuit::State::kHalfOpen) longest = std::min(longest, kRestBusy);
   if (dead_full_) until(bury_retry_at_);
+  if (may_expire()) until(now_ + milliseconds(expire_at_ms_ - wall_));
   if (purging_ && !purge_escalated_) until(purge_since_ + kPurgeQueueFor);
   if (stopping_ && stop_by_) until(*stop_by_);
   return longest;
@@ -913,6 +932,7 @@ void Forwarder::Impl::halted(AckWindow::Entry& entry, const kafka::DeliveryRepor
 
 void Forwarder::Impl::send_again(AckWindow::Entry& entry) {
   window_.set_state(entry, State::kWaiting);
+  if (!entry.maybe) expires(entry.accepted_ms);
 }
 
 void Forwarder::Impl::bury(AckWindow::Entry& entry, const Cause& cause, bool self_healing) {
@@ -1260,9 +1280,83 @@ void Forwarder::Impl::send_events() {
   sent_now_.clear();
 }
 
+/// One settlement at a time, and never far beyond what holds the mark.
+bool Forwarder::Impl::may_expire() const {
+  return options_.max_age && spool_ready_ && !spool_failed_ && !stopping_ && !dead_full_ &&
+         to_bury_.empty() && !bury_outstanding_ &&
+         window_.size() <= 2 * delivery_.window_events + kMaxBurying;
+}
+
+/// What cannot be sent grows old all the same: buries what is not in the library and older than
+/// spool.max_age, the oldest first. Accepted times rise with the sequence, so the first event that
+/// is young enough ends it and says when to look again.
+void Forwarder::Impl::bury_expired() {
+  if (!may_expire() || wall_ < expire_at_ms_) return;
+  expire_at_ms_ = wall_ + options_.max_age->count() + 1;  // of what is accepted from now on
+  bury_expired_waiting();
+  bool young_found = false;
+  std::size_t looked = 0;
+  while (!young_found && window_.looked() < spool_.durable_end()) {
+    if (to_bury_.size() >= kBuryBatchEvents || looked >= kEventsPerTurn) {
+      expire_at_ms_ = wall_;
+      return;
+    }
+    const auto page = read(window_.looked().next(), kExpiryLimits);
+    if (!page) {
+      expire_at_ms_ = wall_;
+      break;
+    }
+    const auto young = std::ranges::find_if(
+        page->events, [this](const auto& event) { return !too_old(event.accepted_ms); });
+    if (young != page->events.begin()) claim(std::prev(young)->seq);
+    std::size_t damage = 0;
+    for (auto event = page->events.begin(); event != young; ++event, ++looked) {
+      pass_damage(*page, damage, event->seq.value);
+      if (settled_by_spool(event->seq.value)) {
+        window_.look(event->seq);
+      } else {
+        set_aside(*event);
+      }
+    }
+    young_found = young != page->events.end();
+    if (young_found) {
+      expires(young->accepted_ms);
+    } else {
+      pass_damage(*page, damage, page->next.value);
+      window_.look({page->next.value - 1});
+    }
+  }
+  // What expires one after the other goes in company.
+  expire_at_ms_ = std::max(expire_at_ms_, wall_ + kRestBusy.count());
+}
+
+/// Those that came back and wait for their turn; not what may be stored.
+void Forwarder::Impl::bury_expired_waiting() {
+  if (window_.waiting() == 0) return;
+  bool claimed = false;
+  window_.for_each([&](AckWindow::Entry& entry) {
+    if (entry.state != State::kWaiting || entry.maybe) return;
+    if (!too_old(entry.accepted_ms)) return expires(entry.accepted_ms);
+    if (!std::exchange(claimed, true)) claim(window_.looked());
+    window_.set_suspect(entry, false);
+    if (settled_by_spool(entry.seq)) {
+      window_.set_state(entry, State::kGone);
+    } else {
+      bury_as_expired(entry);
+    }
+  });
+}
+
+void Forwarder::Impl::bury_as_expired(AckWindow::Entry& entry) {
+  bury(entry,
+       {FailureClass::kExpired, "EXPIRED",
+        "older than spool.max_age, " + std::to_string(options_.max_age->count() / 1000) + " s"},
+       false);
+}
+
 Forwarder::Impl::Pick Forwarder::Impl::next() {
   const auto peek = [this](DeadStream& stream) -> const spool::DeadLetter* {
-    auto found = stream.peek(dead_busy_);
+    auto found = stream.peek(dead_busy_, now_);
     if (found) return *found;
     read_failed_ = true;
     return nullptr;
@@ -1304,10 +1398,12 @@ bool Forwarder::Impl::settled_by_spool(std::uint64_t seq) const {
   return after != settled_.begin() && seq <= std::prev(after)->last.value;
 }
 
-/// Enters the damaged ranges that begin before `before` into the window.
-void Forwarder::Impl::pass_damage(std::uint64_t before) {
-  for (; damage_next_ < batch_.damaged.size(); ++damage_next_) {
-    const spool::ReadBatch::Damaged& lost = batch_.damaged[damage_next_];
+/// Enters the damaged ranges of `batch`, from the `next` on, that begin before `before` into the
+/// window.
+void Forwarder::Impl::pass_damage(const spool::ReadBatch& batch, std::size_t& next,
+                                  std::uint64_t before) {
+  for (; next < batch.damaged.size(); ++next) {
+    const spool::ReadBatch::Damaged& lost = batch.damaged[next];
     if (lost.range.first.value >= before) break;
     std::uint64_t fresh = lost.count;
     if (lost.range.first <= window_.looked()) {
@@ -1347,7 +1443,7 @@ const spool::EventView* Forwarder::Impl::next_from_spool() {
       continue;
     }
     const spool::EventView& event = batch_.events[batch_next_];
-    pass_damage(event.seq.value);
+    pass_damage(batch_, damage_next_, event.seq.value);
     if (event.seq > window_.looked()) {
       if (!settled_by_spool(event.seq.value)) return &event;
       window_.look(event.seq);
@@ -1364,7 +1460,7 @@ const spool::EventView* Forwarder::Impl::next_from_spool() {
 /// Ends the batch that was looked through and reads the next one; false when there is none now.
 bool Forwarder::Impl::read_on() {
   if (batch_.next.value != 0) {
-    pass_damage(batch_.next.value);
+    pass_damage(batch_, damage_next_, batch_.next.value);
     if (rewound_) {
       // What waited below and was not there any more has been dropped by the spool.
       window_.for_each([this](AckWindow::Entry& entry) {
@@ -1385,46 +1481,61 @@ bool Forwarder::Impl::read_on() {
   hungry_.store(false, std::memory_order_release);
   spool::ReadLimits limits = kReadLimits;
   if (circuit_.canary_only()) limits.max_events = 1;
-  auto read = spool_.read(read_pos_, limits);
-  if (!read) {
+  auto found = read(read_pos_, limits);
+  if (!found) {
     read_failed_ = true;
+    return false;
+  }
+  batch_ = *std::move(found);
+  if (!batch_.events.empty()) claim(batch_.events.back().seq);
+  return true;
+}
+
+std::optional<spool::ReadBatch> Forwarder::Impl::read(spool::Seq from, spool::ReadLimits limits) {
+  auto found = spool_.read(from, limits);
+  if (!found) {
     static log::Interval interval(10s);
     if (interval.due()) {
       log::error("reading the spool failed",
-                 {{"integration", options_.name}, {"error", read.error().message}});
+                 {{"integration", options_.name}, {"error", found.error().message}});
     }
-    return false;
+    return std::nullopt;
   }
-  batch_ = *std::move(read);
-  CHECK(batch_.next > read_pos_, batch_.next, read_pos_);
-  // From here on drop_oldest leaves these alone; what it took before stands in the cursor.
-  if (!batch_.events.empty()) spool_.set_sent(options_.cursor, batch_.events.back().seq);
+  CHECK(found->next > from, found->next, from);
+  return *std::move(found);
+}
+
+/// From here on drop_oldest leaves alone what was read up to `last`; what it took before stands in
+/// the cursor.
+void Forwarder::Impl::claim(spool::Seq last) {
+  if (!batch_.events.empty()) last = std::max(last, batch_.events.back().seq);
+  spool_.set_sent(options_.cursor, last);
   if (auto cursor = spool_.cursor(options_.cursor)) settled_ = std::move(cursor->settled);
+}
+
+/// Enters a fresh event that is never sent into the window: one of another integration, without
+/// consent, or too old. False for all others.
+bool Forwarder::Impl::set_aside(const spool::EventView& event) {
+  const bool ours = event.target == options_.cursor;
+  if (!ours && (event.target != spool::kAllCursors || !consent_.grants(event.value))) {
+    window_.push_filtered(event.seq);
+    tell_filtered(event);
+    return true;
+  }
+  if (!too_old(event.accepted_ms)) return false;
+  AckWindow::Entry& entry = window_.push(event.seq, State::kWaiting);
+  entry.accepted_ms = event.accepted_ms;
+  entry.bytes = static_cast<std::uint32_t>(event.value.size());
+  if (live_.watched()) described_[entry.seq] = {event.type, std::string(event.name)};
+  bury_as_expired(entry);
   return true;
 }
 
 Forwarder::Impl::Outcome Forwarder::Impl::take_event(const spool::EventView& event) {
   const bool fresh = event.seq > window_.looked();
-  if (fresh) {
-    const bool ours = event.target == options_.cursor;
-    if (!ours && (event.target != spool::kAllCursors || !consent_.grants(event.value))) {
-      window_.push_filtered(event.seq);
-      ++batch_next_;
-      tell_filtered(event);
-      return Outcome::kAside;
-    }
-    if (options_.max_age && wall_ - event.accepted_ms > options_.max_age->count()) {
-      AckWindow::Entry& entry = window_.push(event.seq, State::kWaiting);
-      entry.accepted_ms = event.accepted_ms;
-      entry.bytes = static_cast<std::uint32_t>(event.value.size());
-      if (live_.watched()) described_[entry.seq] = {event.type, std::string(event.name)};
-      bury(entry,
-           {FailureClass::kExpired, "EXPIRED",
-            "older than spool.max_age, " + std::to_string(options_.max_age->count() / 1000) + " s"},
-           false);
-      ++batch_next_;
-      return Outcome::kAside;
-    }
+  if (fresh && set_aside(event)) {
+    ++batch_next_;
+    return Outcome::kAside;
   }
   const std::uint64_t bytes = event.key.size() + event.value.size() + kRecordOverheadBytes;
   kafka::SendResult result;

@@ -15,6 +15,7 @@
 #include <fstream>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <set>
 #include <sstream>
@@ -70,6 +71,7 @@ class Simulation {
                                   &delivery_.on_authorization, &delivery_.on_topic_missing}) {
       *policy = chance(700) ? FailurePolicy::kPark : FailurePolicy::kHold;
     }
+    if (seed % 3 == 0) max_age_ = std::chrono::milliseconds(500 + seed * 7919 % 60'000);
     cluster_.max_message_bytes = chance(500) ? 4000 : 0;
     cluster_.tells_limit = chance(500);
     FakeCluster::Chaos chaos;
@@ -127,6 +129,7 @@ class Simulation {
     options.name = "integration";
     options.config = config_;
     options.delivery = delivery_;
+    options.max_age = max_age_;
     options.cursor = cursor_;
     options.producers = cluster_.factory();
     options.clock = &clock_;
@@ -357,9 +360,10 @@ class Simulation {
     std::set<std::uint64_t> dead;
     for (const auto& letter : letters) {
       dead.insert(letter.seq.value);
-      if (letter.why.self_healing && !was_dead_.contains(letter.seq.value) &&
+      const bool untried = letter.why.self_healing || letter.why.code == "EXPIRED";
+      if (untried && !was_dead_.contains(letter.seq.value) &&
           stored_in_this_life_.contains(letter.seq.value)) {
-        broken("parked although it is stored:", letter.seq);
+        broken("parked or expired although it is stored:", letter.seq);
       }
       // Stored by a producer that could not tell us, refused for good by the next: its replay will
       // be the copy which that replacement allows.
@@ -449,6 +453,7 @@ class Simulation {
   LiveFeed live_;
   KafkaConfig config_;
   DeliverySettings delivery_;
+  std::optional<std::chrono::milliseconds> max_age_;
   std::unique_ptr<spool::Spool> spool_;
   spool::CursorId cursor_ = 0;
   spool::CursorId other_ = 0;

@@ -128,6 +128,25 @@ TEST_F(Failure, PossiblyPersistedEventsAreNeverParked) {
   EXPECT_EQ(cluster.stored_seqs(), seqs(1, 30));
 }
 
+TEST_F(Failure, WhatMayOnceHaveBeenStoredIsNotParkedWhenALaterTryCertainlyFailed) {
+  start_well();
+  cluster.answers = false;
+  store_many(20);
+  pass(1s);  // on the wire
+  config.client_id = "another";
+  forwarder->apply(config, delivery);
+  ASSERT_TRUE(until([&] { return cluster.made().size() == 2; }, 10'000));
+  cluster.answers = true;
+  cluster.write_allowed = false;
+  ASSERT_TRUE(until([&] { return failure() == "TOPIC_AUTHORIZATION_FAILED"; }));
+  pass(1min);
+  EXPECT_EQ(books().buried, 0u);
+  EXPECT_EQ(books().pending, 20u);
+  cluster.write_allowed = true;
+  ASSERT_TRUE(until([&] { return nothing_pending(); }));
+  expect_balance();
+}
+
 TEST_F(Failure, AStartThatFindsParkedEventsBeginsHalfOpenWithTheOldest) {
   cluster.password = "another";
   store_many(5);
@@ -200,6 +219,29 @@ TEST_F(Failure, NothingNewerGoesOutBeforeTheParkedAreReleased) {
   }));
   EXPECT_TRUE(seen_releasing);
   expect_all_once(70);
+}
+
+TEST_F(Failure, AParkedEventDiscardedWhileTheCanaryIsOutIsNotReleased) {
+  delivery.window_events = 50;
+  start_well();
+  cluster.write_allowed = false;
+  store_many(50);
+  pass(10s);
+  ASSERT_EQ(books().buried, 50u);
+  cluster.write_allowed = true;
+  cluster.answers = false;
+  ASSERT_TRUE(until([&] { return status().in_flight_events == 1; }));
+  spool::DeadQuery some;
+  for (std::uint64_t seq = 21; seq <= 60; ++seq) some.seqs.push_back({seq});
+  spool->discard(cursor, some, 40, [](Result<std::uint64_t> done) { ASSERT_TRUE(done); });
+  spool->commit_pending();
+  pass(5s);
+  cluster.answers = true;
+  expect_balance();
+  ASSERT_TRUE(until([&] { return books().buried == 0; }));
+  EXPECT_EQ(cluster.stored_seqs(), seqs(1, 20));
+  EXPECT_EQ(books().discarded, 40u);
+  expect_balance();
 }
 
 TEST_F(Failure, HeldAuthorizationKeepsAllInTheSpool) {
@@ -471,6 +513,150 @@ TEST_F(Failure, FullDeadLettersHoldDeliveryUntilThereIsRoom) {
   EXPECT_EQ(books().buried, 3u);
   EXPECT_EQ(cluster.stored_count(), 110u);
   EXPECT_FALSE(status().failure);
+}
+
+// --- age
+// ------------------------------------------------------------------------------------------
+
+TEST_F(Failure, EventsExpireWhileTheBrokerIsDown) {
+  max_age = 1s;
+  cluster.reachable = false;
+  store_many(5000);
+  start();
+  ASSERT_TRUE(until([&] { return books().buried == 4999; }));
+  EXPECT_EQ(books().pending, 1u);  // the canary, which the library holds
+  EXPECT_EQ(cluster.sends(), 1u);
+  EXPECT_EQ(dead_letters()[0].seq, spool::Seq{2});
+  EXPECT_EQ(dead_letters()[0].why.code, "EXPIRED");
+  expect_balance();
+  store_many(3);
+  pass(800ms);
+  EXPECT_EQ(books().pending, 4u);
+  cluster.reachable = true;
+  ASSERT_TRUE(until([&] { return nothing_pending(); }));
+  EXPECT_EQ(cluster.stored_seqs(), (std::vector<std::uint64_t>{1, 5001, 5002, 5003}));
+  expect_balance();
+}
+
+TEST_F(Failure, EventsBehindAFullWindowExpire) {
+  max_age = 60s;
+  delivery.window_events = 10;
+  start_well();
+  cluster.answers = false;
+  store_many(100);
+  pass(59s);
+  EXPECT_EQ(books().buried, 0u);
+  store_many(5);
+  pass(3s);
+  EXPECT_EQ(books().buried, 90u);
+  EXPECT_EQ(status().in_flight_events, 10u);
+  EXPECT_EQ(books().pending, 15u);
+  cluster.answers = true;
+  ASSERT_TRUE(until([&] { return nothing_pending(); }));
+  EXPECT_EQ(cluster.stored_count(), 25u);
+  expect_order();
+  expect_balance();
+}
+
+TEST_F(Failure, WhatCameBackUnstoredExpiresWhileItWaits) {
+  max_age = 60s;
+  start_well();
+  cluster.topic_exists = false;
+  store_many(50);
+  pass(50s);
+  EXPECT_EQ(books().buried, 0u);
+  pass(1min);
+  EXPECT_EQ(books().buried, 50u);
+  EXPECT_EQ(count_of(status().buried_by_reason, "expired"), 50u);
+  EXPECT_TRUE(nothing_pending());
+  expect_balance();
+}
+
+TEST_F(Failure, WhatTheSpoolDroppedMeanwhileDoesNotExpireToo) {
+  max_age = 60s;
+  start_well();
+  cluster.topic_exists = false;
+  store_many(50);
+  pass(50s);
+  disk.drop_oldest(20);
+  pass(1min);
+  EXPECT_GE(books().discarded, 19u);
+  EXPECT_EQ(books().buried, 50u - books().discarded);
+  expect_balance();
+}
+
+TEST_F(Failure, WhatMayBeStoredDoesNotExpire) {
+  max_age = 60s;
+  start_well();
+  cluster.answers = false;
+  store_many(20);
+  pass(1s);
+  store_many(10);
+  config.client_id = "another";
+  forwarder->apply(config, delivery);
+  ASSERT_TRUE(until([&] { return cluster.made().size() == 2; }, 10'000));
+  cluster.reachable = false;
+  pass(5min, 200ms);
+  EXPECT_EQ(books().pending, 20u);
+  EXPECT_EQ(books().buried, 10u);
+  cluster.reachable = true;
+  cluster.answers = true;
+  ASSERT_TRUE(until([&] { return nothing_pending(); }));
+  expect_balance();
+}
+
+TEST_F(Failure, ExpiringStopsAtFullDeadLettersAndGoesOnWhenThereIsRoom) {
+  max_age = 1s;
+  cluster.reachable = false;
+  disk.limit_dead_letters(600);
+  store_many(2000);
+  start();
+  pass(1min);
+  EXPECT_EQ(failure(), "DEAD_LETTERS_FULL");
+  EXPECT_LE(books().buried, 600u);
+  expect_balance();
+  disk.limit_dead_letters(10'000);
+  ASSERT_TRUE(until([&] { return books().buried == 1999; }));
+  expect_balance();
+}
+
+TEST_F(Failure, DamagedAndForeignEventsAreCountedWhereOthersExpire) {
+  max_age = 1s;
+  cluster.reachable = false;
+  store_many(300);
+  store({{"user-1", "not ours", cursor + 1}, {"user-1", "ours", cursor}});
+  disk.damage({{100}, {150}});
+  disk.burn(7);
+  store_many(10);
+  start();
+  ASSERT_TRUE(until([&] { return books().pending <= 1 + 51 + 1; }));
+  EXPECT_EQ(books().buried, 311u - 1 - 51);
+  cluster.reachable = true;
+  ASSERT_TRUE(until([&] { return nothing_pending(); }));
+  EXPECT_EQ(books().damaged, 51u);
+  EXPECT_EQ(books().filtered, 1u);
+  EXPECT_EQ(cluster.stored_seqs(), seqs(1, 1));
+  expect_balance();
+}
+
+TEST_F(Failure, ThePausedLoopRestsUntilTheOldestExpires) {
+  max_age = 10s;
+  paused = true;
+  start();
+  pass(5s);
+  store_many(1);
+  clock.advance(9400ms);
+  forwarder->step();
+  spool->commit_pending();
+  const auto rest = forwarder->step();
+  EXPECT_GT(rest, 500ms);
+  EXPECT_LE(rest, 601ms);
+  clock.advance(rest);
+  forwarder->step();
+  spool->commit_pending();
+  EXPECT_EQ(books().buried, 1u);
+  pass(2s);
+  EXPECT_EQ(forwarder->step(), 1s);  // nothing left to expire: the usual rest
 }
 
 TEST_F(Failure, AReplayKeepsOrderAndMovesFromBuriedToAcked) {

@@ -30,6 +30,21 @@ using Time = std::chrono::steady_clock::time_point;
 // --- AckWindow
 // ------------------------------------------------------------------------------------
 
+TEST(AckWindowTest, WhatIsGoneBehindOneThatHoldsTheMarkTakesNoRoom) {
+  AckWindow window({0});
+  window.push({1}, State::kSent);
+  for (std::uint64_t seq = 2; seq <= 100; ++seq) {
+    window.set_state(window.push({seq}, State::kBurying), State::kGone);
+  }
+  window.push({101}, State::kSent);
+  EXPECT_EQ(window.size(), 2u);
+  AckWindow::Passed passed;
+  window.set_state(*window.find({1}), State::kAcked);
+  EXPECT_TRUE(window.advance(passed));
+  EXPECT_EQ(passed.mark, spool::Seq{100});
+  EXPECT_EQ(passed.acked, 1u);
+}
+
 TEST(AckWindowTest, TheMarkFollowsAcksInAnyOrder) {
   AckWindow window({100});
   for (std::uint64_t seq = 101; seq <= 110; ++seq) window.push({seq}, State::kSent);
