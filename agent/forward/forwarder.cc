@@ -1510,7 +1510,11 @@ std::optional<spool::ReadBatch> Forwarder::Impl::read(spool::Seq from, spool::Re
 void Forwarder::Impl::claim(spool::Seq last) {
   if (!batch_.events.empty()) last = std::max(last, batch_.events.back().seq);
   spool_.set_sent(options_.cursor, last);
-  if (auto cursor = spool_.cursor(options_.cursor)) settled_ = std::move(cursor->settled);
+  auto cursor = spool_.cursor(options_.cursor);
+  if (!cursor) return;
+  settled_ = std::move(cursor->settled);
+  // A range dropped right at the mark moves the mark over itself and is not named any more.
+  settled_.insert(settled_.begin(), {spool::Seq{0}, cursor->mark});
 }
 
 /// Enters a fresh event that is never sent into the window: one of another integration, without
