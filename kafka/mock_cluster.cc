@@ -4,6 +4,7 @@
 #include <librdkafka/rdkafka_mock.h>
 
 #include <array>
+#include <utility>
 #include <vector>
 
 namespace signal_agent::kafka {
@@ -13,8 +14,9 @@ constexpr std::int16_t kProduceRequest = 0;  // Kafka's ApiKey
 
 class RdkafkaMockCluster final : public MockCluster {
  public:
-  RdkafkaMockCluster(rd_kafka_t* handle, rd_kafka_mock_cluster_t* cluster, int brokers)
-      : handle_(handle), cluster_(cluster), brokers_(brokers) {}
+  RdkafkaMockCluster(rd_kafka_t* handle, rd_kafka_mock_cluster_t* cluster, int brokers,
+                     std::string topic)
+      : handle_(handle), cluster_(cluster), brokers_(brokers), topic_(std::move(topic)) {}
 
   ~RdkafkaMockCluster() override {
     rd_kafka_mock_cluster_destroy(cluster_);
@@ -47,10 +49,16 @@ class RdkafkaMockCluster final : public MockCluster {
                                             errors.data());
   }
 
+  void set_topic_error(int rdkafka_code) override {
+    rd_kafka_mock_topic_set_error(cluster_, topic_.c_str(),
+                                  static_cast<rd_kafka_resp_err_t>(rdkafka_code));
+  }
+
  private:
   rd_kafka_t* handle_;  // the cluster lives on its threads: destroyed last
   rd_kafka_mock_cluster_t* cluster_;
   int brokers_;
+  std::string topic_;
 };
 
 }  // namespace
@@ -70,7 +78,7 @@ Result<std::unique_ptr<MockCluster>> MockCluster::start(int brokers, const std::
     rd_kafka_destroy(handle);
     return Error{Code::kFailed, "embedded broker: no loopback port could be bound"};
   }
-  auto started = std::make_unique<RdkafkaMockCluster>(handle, cluster, brokers);
+  auto started = std::make_unique<RdkafkaMockCluster>(handle, cluster, brokers, topic);
   const auto error = rd_kafka_mock_topic_create(cluster, topic.c_str(), partitions, brokers);
   if (error != RD_KAFKA_RESP_ERR_NO_ERROR) {
     return Error{Code::kInvalid,

@@ -22,7 +22,8 @@ class MockCluster {
   virtual void set_down(bool down) = 0;                     // all brokers
   virtual void set_rtt(std::chrono::milliseconds rtt) = 0;  // all brokers
   virtual void push_produce_errors(
-      std::span<const int> rdkafka_codes) = 0;  // next produce requests
+      std::span<const int> rdkafka_codes) = 0;         // next produce requests
+  virtual void set_topic_error(int rdkafka_code) = 0;  // what metadata says of it; 0 for none
 };
 
 }  // namespace signal_agent::kafka

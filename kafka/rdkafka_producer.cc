@@ -27,7 +27,6 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr std::size_t kMaxHeaders = 16;
 // One poll gives at most about this many reports, so that the owner settles in pieces.
 constexpr std::size_t kReportsPerPoll = 8192;
 // A probe is a few short questions: each can be given up when the producer goes away.
@@ -44,6 +43,22 @@ constexpr milliseconds kLogInterval{30'000};
 struct Shared {
   std::atomic<std::int32_t> partition_count{0};
 };
+
+struct HeaderListDestroy {
+  void operator()(rd_kafka_headers_t* list) const { rd_kafka_headers_destroy(list); }
+};
+using HeaderList = std::unique_ptr<rd_kafka_headers_t, HeaderListDestroy>;
+
+/// Copies of name and value, in order; null for none.
+HeaderList header_list(std::span<const Header> headers) {
+  if (headers.empty()) return nullptr;
+  HeaderList list{rd_kafka_headers_new(headers.size())};
+  for (const Header& header : headers) {
+    rd_kafka_header_add(list.get(), header.name.data(), static_cast<ssize_t>(header.name.size()),
+                        header.value.data(), static_cast<ssize_t>(header.value.size()));
+  }
+  return list;
+}
 
 /// The library's handles, destroyed in the order it wants. Destruction joins its threads, one of
 /// which may sit in a name lookup: not on the owner's thread.
@@ -214,8 +229,7 @@ class RdkafkaProducer final : public Producer {
 // --- the sending half ------------------------------------------------------------------------
 
 SendResult RdkafkaProducer::send(const Record& record) {
-  CHECK(record.headers.size() <= kMaxHeaders, record.headers.size());
-  std::array<rd_kafka_vu_t, 6 + kMaxHeaders> parts;  // filled as far as used
+  std::array<rd_kafka_vu_t, 7> parts;  // filled as far as used
   std::size_t count = 0;
 
   parts[count].vtype = RD_KAFKA_VTYPE_RKT;
@@ -234,20 +248,17 @@ SendResult RdkafkaProducer::send(const Record& record) {
   parts[count++].u.i64 = record.timestamp_ms;
   parts[count].vtype = RD_KAFKA_VTYPE_OPAQUE;
   parts[count++].u.ptr = reinterpret_cast<void*>(static_cast<std::uintptr_t>(record.token));
-  // Header names are C strings to the library.
-  std::array<std::array<char, 64>, kMaxHeaders> names;
-  for (std::size_t i = 0; i < record.headers.size(); ++i) {
-    const Header& header = record.headers[i];
-    CHECK(header.name.size() < names[i].size(), header.name);
-    std::memcpy(names[i].data(), header.name.data(), header.name.size());
-    names[i][header.name.size()] = '\0';
-    parts[count].vtype = RD_KAFKA_VTYPE_HEADER;
-    parts[count++].u.header = {names[i].data(), header.value.data(),
-                               static_cast<ssize_t>(header.value.size())};
+  // Headers given one by one (VTYPE_HEADER) are freed twice when the library refuses the record for
+  // its topic (librdkafka issue 4627). A list of ours stays ours then.
+  HeaderList headers = header_list(record.headers);
+  if (headers) {
+    parts[count].vtype = RD_KAFKA_VTYPE_HEADERS;
+    parts[count++].u.headers = headers.get();
   }
 
   rd_kafka_error_t* error = rd_kafka_produceva(client_, parts.data(), count);
   if (error == nullptr) [[likely]] {
+    headers.release();  // the library's now
     ++in_flight_;
     return {};
   }

@@ -203,6 +203,28 @@ TEST_F(ProducerTest, ARecordBeyondTheLibrarysBoundIsRefusedAtOnce) {
   EXPECT_EQ(producer_->in_flight(), 0U);
 }
 
+TEST_F(ProducerTest, ATopicThatIsMissingRefusesEveryRecordAndLeavesItsHeadersAlone) {
+  cluster_->set_topic_error(RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
+  start(options());
+  ASSERT_EQ(send(1).status, SendStatus::kAccepted);
+  EXPECT_EQ(reports(1)[0].error, RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
+
+  // From now on the library answers at once. It used to free such a record's headers twice.
+  const std::string value(300, 'v');
+  const std::array<Header, 2> headers{{{"content-type", "application/json"}, {"name", value}}};
+  for (std::uint64_t token = 2; token < 1000; ++token) {
+    const SendResult sent = producer_->send({.token = token,
+                                             .has_key = false,
+                                             .key = {},
+                                             .value = "{}",
+                                             .headers = headers,
+                                             .timestamp_ms = 1'700'000'000'000});
+    ASSERT_EQ(sent.status, SendStatus::kRefused);
+    ASSERT_EQ(sent.error, RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC);
+  }
+  EXPECT_EQ(producer_->in_flight(), 0U);
+}
+
 TEST_F(ProducerTest, AnEventOfTheLargestSizeFits) {
   start(options());
   ASSERT_EQ(send(1, std::string(8'000'000, 'x')).status, SendStatus::kAccepted);
@@ -241,8 +263,8 @@ TEST_F(ProducerTest, PurgeOfTheWireLeavesTheFateOpen) {
   send(1);
   reports(1);  // connected, topic known
   cluster_->set_rtt(5s);
-  // A record leaves the queue some time after linger; asked before, it comes back as unsent, and the
-  // next one gets longer.
+  // A record leaves the queue some time after linger; asked before, it comes back as unsent, and
+  // the next one gets longer.
   std::vector<DeliveryReport> collected;
   const auto deadline = steady_clock::now() + kPatience;
   for (std::uint64_t token = 2; steady_clock::now() < deadline; ++token) {
