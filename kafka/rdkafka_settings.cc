@@ -106,6 +106,10 @@ std::vector<Property> producer_properties(const ProducerOptions& options, int rd
   // A typing error in a topic's name must not create a topic.
   set("allow.auto.create.topics", "false");
   set("sticky.partitioning.linger.ms", "0");
+  // How long a topic may seem to be missing before its records are refused. They are held then, so
+  // a short patience costs nothing and the operator hears of a wrong name in seconds (default 30
+  // s).
+  set("topic.metadata.propagation.max.ms", "5000");
   set("topic.metadata.refresh.interval.ms", "180000");
 
   // The back-off is also how long repaired credentials wait.
