@@ -109,6 +109,14 @@ const AckWindow::Entry* AckWindow::first_waiting() const {
   return nullptr;
 }
 
+spool::Seq AckWindow::last_taken() const {
+  for (std::size_t i = size_; i > 0; --i) {
+    const Entry& entry = at(i - 1);
+    if (entry.state != State::kWaiting && entry.state != State::kGone) return {entry.seq};
+  }
+  return {mark_};
+}
+
 bool AckWindow::advance(Passed& passed) {
   while (size_ > 0 && !holds_mark(at(0).state)) {
     Entry& entry = at(0);

@@ -75,6 +75,8 @@ class AckWindow {
 
   /// The oldest waiting entry, null when none waits. Linear.
   const Entry* first_waiting() const;
+  /// The youngest entry that is sent or will be counted when the mark passes; else the mark.
+  spool::Seq last_taken() const;
   /// Applies `visit` to every entry from the oldest on. Linear.
   template <typename Visit>
   void for_each(Visit visit) {

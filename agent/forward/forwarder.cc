@@ -1192,7 +1192,7 @@ void Forwarder::Impl::rewind() {
   damage_next_ = 0;
   replay_.restart();
   release_.restart();
-  spool_.set_sent(options_.cursor, window_.mark());
+  spool_.set_sent(options_.cursor, window_.last_taken());
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -1505,11 +1505,11 @@ std::optional<spool::ReadBatch> Forwarder::Impl::read(spool::Seq from, spool::Re
   return *std::move(found);
 }
 
-/// From here on drop_oldest leaves alone what was read up to `last`; what it took before stands in
-/// the cursor.
+/// From here on drop_oldest leaves alone what was read up to `last`, and what was acked or set
+/// aside before and waits for the mark; what it took before stands in the cursor.
 void Forwarder::Impl::claim(spool::Seq last) {
   if (!batch_.events.empty()) last = std::max(last, batch_.events.back().seq);
-  spool_.set_sent(options_.cursor, last);
+  spool_.set_sent(options_.cursor, std::max(last, window_.last_taken()));
   auto cursor = spool_.cursor(options_.cursor);
   if (!cursor) return;
   settled_ = std::move(cursor->settled);

@@ -9,6 +9,7 @@
 
 #include "config/base/check.h"
 #include "config/base/mutex.h"
+#include "spool/capacity.h"
 #include "spool/codec.h"
 
 namespace signal_agent::spool {
@@ -122,6 +123,61 @@ std::uint64_t settle_range(const Disk& disk, Cursor& cursor, std::uint64_t old_m
   return count;
 }
 
+/// On over what is settled already and numbers nobody was given, as the real one does.
+void advance_mark(const Disk& disk, Cursor& cursor) {
+  while (cursor.mark + 1 < disk.next &&
+         (cursor.settled.contains(cursor.mark + 1) || !disk.events.contains(cursor.mark + 1))) {
+    cursor.settled.erase(++cursor.mark);
+  }
+}
+
+/// Discards for one cursor what is neither settled nor sent, up to `target`.
+void drop_through(const Disk& disk, Cursor& cursor, std::uint64_t target) {
+  const std::uint64_t from = std::max(cursor.sent, cursor.mark);
+  for (auto it = disk.events.upper_bound(from); it != disk.events.end() && it->first <= target;
+       ++it) {
+    if (cursor.settled.insert(it->first).second) ++cursor.books.discarded;
+  }
+  advance_mark(disk, cursor);
+}
+
+/// What `drop_oldest` does to let `incoming` bytes in; false when not enough could go.
+bool make_room(Disk& disk, std::uint64_t incoming, std::uint64_t max_bytes) {
+  if (incoming > max_bytes) return false;
+  const auto held_by = [](const Cursor& cursor, std::uint64_t seq) {
+    return cursor.holds && seq > cursor.mark && !cursor.settled.contains(seq);
+  };
+  std::uint64_t lowest = disk.next - 1;
+  std::uint64_t used = 0;
+  for (const auto& [id, cursor] : disk.cursors) {
+    if (cursor.holds) lowest = std::min(lowest, cursor.mark);
+    for (const auto& [seq, letter] : cursor.dead) used += letter.encoded.size();
+  }
+  std::map<std::uint64_t, std::uint64_t> may_go;  // sequence to bytes
+  for (auto it = disk.events.upper_bound(lowest); it != disk.events.end(); ++it) {
+    bool held = false;
+    bool sent = false;
+    for (const auto& [id, cursor] : disk.cursors) {
+      held |= held_by(cursor, it->first);
+      sent |= cursor.holds && it->first > cursor.mark && it->first <= cursor.sent;
+    }
+    if (held) used += it->second.size();
+    if (held && !sent) may_go[it->first] = it->second.size();
+  }
+  const std::uint64_t need = bytes_to_drop(used, incoming, max_bytes);
+  if (need == 0) return true;
+  std::uint64_t gone = 0;
+  std::uint64_t target = 0;
+  for (auto it = may_go.begin(); it != may_go.end() && gone < need; ++it) {
+    target = it->first;
+    gone += it->second;
+  }
+  for (auto& [id, cursor] : disk.cursors) {
+    if (cursor.holds) drop_through(disk, cursor, target);
+  }
+  return used - gone + incoming <= max_bytes;
+}
+
 void apply(Disk& disk, Cursor& cursor, Settlement&& change) {
   const std::uint64_t old_mark = cursor.mark;
   for (const SeqRange& range : change.filtered) {
@@ -160,6 +216,7 @@ void apply(Disk& disk, Cursor& cursor, Settlement&& change) {
     CHECK(change.acked == 0, change.acked);
   }
   cursor.books.acked += change.acked;
+  advance_mark(disk, cursor);
 }
 
 }  // namespace
@@ -278,6 +335,10 @@ Result<std::unique_ptr<Spool>> Spool::open(Options options) {
   auto impl = std::make_unique<Impl>();
   impl->disk = disk_at(options.dir);
   impl->options = std::move(options);
+  {
+    Lock lock(impl->disk->mutex);
+    for (auto& [id, cursor] : impl->disk->cursors) cursor.sent = 0;  // nothing is in a library now
+  }
   if (impl->options.run_committer) {
     impl->committer = std::thread([raw = impl.get()] { raw->run(); });
   }
@@ -286,7 +347,12 @@ Result<std::unique_ptr<Spool>> Spool::open(Options options) {
 
 void Spool::append(AppendBatch batch, AppendDone done) {
   impl_->submit({Urgency::kSync, 0,
-                 [batch = std::move(batch), done](Disk& disk) -> std::function<void()> {
+                 [batch = std::move(batch), limits = impl_->options.limits,
+                  done](Disk& disk) -> std::function<void()> {
+                   if (limits.when_full == WhenFull::kDropOldest &&
+                       !make_room(disk, batch.bytes(), limits.max_bytes)) {
+                     return [done] { done(Error{Code::kFull, "all of it is being delivered"}); };
+                   }
                    Appended appended;
                    for (const std::string_view event : AppendBatchAccess::events(batch)) {
                      disk.events[disk.next] = event;
@@ -566,14 +632,16 @@ void ModelDisk::drop_oldest(std::uint64_t count) {
   const auto disk = spool::disk_at(dir_);
   Lock lock(disk->mutex);
   for (auto& [id, cursor] : disk->cursors) {
+    std::uint64_t target = 0;
     std::uint64_t dropped = 0;
     const std::uint64_t from = std::max(cursor.sent, cursor.mark);
     for (auto it = disk->events.upper_bound(from); it != disk->events.end() && dropped < count;
          ++it) {
-      if (!cursor.settled.insert(it->first).second) continue;
+      if (cursor.settled.contains(it->first)) continue;
+      target = it->first;
       ++dropped;
-      ++cursor.books.discarded;
     }
+    spool::drop_through(*disk, cursor, target);
   }
 }
 

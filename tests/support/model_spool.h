@@ -4,7 +4,8 @@
 // them.
 //
 // A "disk" is named by Options::dir and outlives the Spool objects: destroying one without close()
-// forgets what was not committed, opening it again is the restart after a crash.
+// forgets what was not committed, opening it again is the restart after a crash. Of the limits it
+// knows `drop_oldest` with its max_bytes.
 #pragma once
 
 #include <cstdint>

@@ -181,6 +181,37 @@ TEST_F(Delivery, DroppedEventsAreSteppedOver) {
   expect_balance();
 }
 
+TEST_F(Delivery, WhatWasDroppedRightAtTheMarkIsNotSent) {
+  const auto other = spool->attach("other", spool::Start::kOldest)->id;
+  paused = true;
+  store_many(100);
+  start();
+  pass(1s);
+  spool->set_sent(other, {100});  // keeps all of them on disk
+  disk.drop_oldest(30);
+  ASSERT_EQ(spool->cursor(cursor)->mark, spool::Seq{30});
+  forwarder->set_paused(false);
+  ASSERT_TRUE(until([&] { return nothing_pending(); }));
+  EXPECT_EQ(cluster.stored_seqs(), seqs(31, 100));
+  expect_balance();
+}
+
+TEST_F(Delivery, WhatWasStoredBehindOneThatIsSentAgainIsNotDropped) {
+  store_many(1);
+  start();
+  ASSERT_TRUE(until([&] { return nothing_pending(); }));
+  cluster.refuse_batches = {testing::kErrUnknown};  // partition 0; the younger event is stored
+  store({{"c", "older", 0}, {"a", "younger", 0}});
+  ASSERT_TRUE(until([&] { return cluster.stored_count() == 2; }));
+  turn();
+  ASSERT_EQ(books().pending, 2u);
+  disk.drop_oldest(1000);
+  EXPECT_EQ(books().discarded, 0u);
+  ASSERT_TRUE(until([&] { return nothing_pending(); }));
+  EXPECT_EQ(cluster.stored_count(), 3u);
+  expect_balance();
+}
+
 TEST_F(Delivery, WhatTheLibraryHoldsIsNotDropped) {
   store_many(1);
   start();

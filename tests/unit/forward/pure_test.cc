@@ -102,6 +102,20 @@ TEST(AckWindowTest, WaitingAndBuryingHoldTheMark) {
   EXPECT_EQ(passed.mark, Seq{2});
 }
 
+TEST(AckWindowTest, WhatIsTakenIsNeitherWaitingNorGone) {
+  AckWindow window({10});
+  EXPECT_EQ(window.last_taken(), Seq{10});
+  window.push({11}, State::kWaiting);
+  EXPECT_EQ(window.last_taken(), Seq{10});
+  window.push({12}, State::kSent);
+  window.push_filtered({13});
+  window.push({14}, State::kWaiting);
+  EXPECT_EQ(window.last_taken(), Seq{13});
+  window.set_state(*window.find({13}), State::kGone);
+  window.set_state(*window.find({12}), State::kAcked);
+  EXPECT_EQ(window.last_taken(), Seq{12});
+}
+
 TEST(AckWindowTest, OnlyWhatMayBeStoredIsTracked) {
   AckWindow window({0});
   AckWindow::Entry& entry = window.push({1}, State::kSent);
