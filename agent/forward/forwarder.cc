@@ -15,6 +15,7 @@
 #include "agent/forward/circuit.h"
 #include "agent/forward/consent.h"
 #include "agent/forward/dead_stream.h"
+#include "agent/forward/lateness.h"
 #include "agent/forward/receipts.h"
 #include "agent/forward/record.h"
 #include "agent/forward/signal.h"
@@ -360,12 +361,7 @@ struct Forwarder::Impl {
   std::int64_t dead_full_since_ = 0;
   Time bury_retry_at_{};
 
-  // Order of what came late: per partition the youngest stored event and where it lies.
-  struct Youngest {
-    std::uint64_t seq = 0;
-    std::int64_t offset = -1;
-  };
-  std::vector<Youngest> youngest_;
+  std::vector<Lateness> lateness_;  // by partition
   std::uint64_t active_partitions_ = 0;
 
   // Books of this process.
@@ -741,12 +737,9 @@ void Forwarder::Impl::stored(const kafka::DeliveryReport& report) {
       set_.stored_bytes[partition] +=
           bytes - kRecordOverheadBytes;  // what the cluster counts, or less
     }
-    if (partition >= youngest_.size()) youngest_.resize(partition + 1);
-    Youngest& youngest = youngest_[partition];
-    if (youngest.offset < 0) ++active_partitions_;
-    if (report.token > youngest.seq) {
-      youngest = {report.token, report.offset};
-    } else if (again && report.offset > youngest.offset) {
+    if (partition >= lateness_.size()) lateness_.resize(partition + 1);
+    if (lateness_[partition].empty()) ++active_partitions_;
+    if (lateness_[partition].stored(report.token, report.offset) && again) {
       ++told_.late_total;
       log::warn("event stored behind younger ones", {{"integration", options_.name},
                                                      {"seq", report.token},

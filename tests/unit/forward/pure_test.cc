@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "agent/forward/backoff.h"
 #include "agent/forward/circuit.h"
 #include "agent/forward/consent.h"
+#include "agent/forward/lateness.h"
 #include "agent/forward/receipts.h"
 #include "agent/forward/record.h"
 #include "agent/forward/trouble.h"
@@ -26,6 +28,43 @@ using spool::Seq;
 using spool::SeqRange;
 using State = AckWindow::State;
 using Time = std::chrono::steady_clock::time_point;
+
+// --- Lateness
+// -------------------------------------------------------------------------------------
+
+TEST(LatenessTest, OneBehindAYoungerOneIsLateWhoeverReportsFirst) {
+  Lateness partition;
+  EXPECT_FALSE(partition.stored(17, 2));
+  EXPECT_FALSE(partition.stored(23, 6));
+  EXPECT_FALSE(partition.stored(30, 11));
+  EXPECT_TRUE(partition.stored(15, 8)) << "23 lies before it, 30 behind it";
+  EXPECT_FALSE(partition.stored(19, 3)) << "its report is late, its place is not";
+  EXPECT_TRUE(partition.stored(18, 4));
+}
+
+TEST(LatenessTest, AgreesWithTheWholeLogForReportsThatOvertakeOthersOfTheLibrary) {
+  std::mt19937 random(7);
+  std::vector<std::uint64_t> log(20'000);
+  std::iota(log.begin(), log.end(), 1);
+  for (std::size_t i = 0; i + 9 < log.size(); i += 1 + random() % 200) {
+    std::swap(log[i], log[i + random() % 9]);
+  }
+  std::vector<bool> late(log.size());
+  std::uint64_t youngest = 0;
+  for (std::size_t i = 0; i < log.size(); ++i) {
+    late[i] = log[i] < youngest;
+    youngest = std::max(youngest, log[i]);
+  }
+  std::vector<std::size_t> reports(log.size());
+  std::iota(reports.begin(), reports.end(), 0);
+  for (std::size_t i = 0; i + 40 < log.size(); i += 40) {
+    std::shuffle(reports.begin() + i, reports.begin() + i + 40, random);
+  }
+  Lateness partition;
+  for (const std::size_t offset : reports) {
+    EXPECT_EQ(partition.stored(log[offset], static_cast<std::int64_t>(offset)), late[offset]);
+  }
+}
 
 // --- AckWindow
 // ------------------------------------------------------------------------------------
