@@ -130,8 +130,8 @@ void Responder::answer_if_forgotten() noexcept {
   try {
     log::error("request was dropped unanswered; this is a bug");
     std::exchange(sink_, nullptr)
-        ->send(
-            error_response(500, "INTERNAL", "the request was dropped unanswered; this is a bug"));
+        ->send(error_response(500, "INTERNAL_ERROR",
+                              "the request was dropped unanswered; this is a bug"));
   } catch (const std::exception&) {
     // Ignored because there is no memory to answer with; the connection's deadline ends it.
   }
