@@ -95,11 +95,11 @@ class MainLoop {
   using Time = std::chrono::steady_clock::time_point;
 
   void reload(const char* why) {
-    lifecycle::notify_reloading();
+    if (ready_) lifecycle::notify_reloading();
     log::info("reloading", {{"why", why}});
     // The outcome is logged and kept for status by reload() itself.
     static_cast<void>(agent_.reload());
-    lifecycle::notify_ready();
+    if (ready_) lifecycle::notify_ready();  // else it waits for the spool
   }
 
   int stop(int signal) {
