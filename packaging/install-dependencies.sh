@@ -23,4 +23,6 @@ fi
 # RUNLEVEL=1: services that come along (prometheus) are installed, not started.
 apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq -o Dpkg::Use-Pty=0 -o Acquire::Retries=3)
 "${apt[@]}" update </dev/null || echo "apt-get update had errors; going on with what is known" >&2
-"${apt[@]}" install --yes --no-install-recommends "${missing[@]}" </dev/null >/dev/null
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+"${apt[@]}" install --yes --no-install-recommends "${missing[@]}" </dev/null >"$log" 2>&1 || { cat "$log" >&2; exit 1; }

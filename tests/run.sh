@@ -23,3 +23,6 @@ python3 tests/e2e/sdks.py fetch >/dev/null
 
 stage "tests"
 ctest --preset release --parallel "$(nproc)" --no-tests=error "$@"
+if skipped=$(grep '^not run: ' build/release/Testing/Temporary/LastTest.log); then
+  printf '\nNOT EVERYTHING WAS TESTED:\n%s\n' "$skipped"
+fi

@@ -36,6 +36,7 @@ inside() {
     root=$1; shift
     mount --make-rprivate /
     mount -t proc proc "$root/proc"; mount -t sysfs sysfs "$root/sys"; mount --rbind /dev "$root/dev"
+    mount -t cgroup2 none "$root/sys/fs/cgroup"
     mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm" 2>/dev/null || true
     exec chroot "$root" env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
       LANG=C.UTF-8 "$@"' _ "$root" "${passed[@]}" sh -c "cd /root/signal-agent && exec $*" </dev/null

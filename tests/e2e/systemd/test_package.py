@@ -5,6 +5,7 @@ remove, install again, purge. The broker is real and outside; both share a netwo
 The package is build/signal-agent_*.deb (environment SIGNAL_AGENT_DEB); packaging/build-deb.sh makes it.
 Where no system can be booted (it takes root and cgroup2) the test says why and ends with 77.
 """
+import concurrent.futures
 import contextlib
 import http.client
 import json
@@ -14,6 +15,8 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
@@ -87,17 +90,41 @@ class Package(unittest.TestCase):
         except OSError:
             return False
 
-    def post(self, count):
-        """So many events; each must be answered as stored."""
-        first = len(self.sent)
-        events = [json.dumps({"type": "track", "event": "Packaged", "userId": "u", "messageId": f"m{number}"})
-                  for number in range(first, first + count)]
+    def next_events(self, count):
+        return [json.dumps({"type": "track", "event": "Packaged", "userId": "u", "messageId": f"m{number}"})
+                for number in range(len(self.sent), len(self.sent) + count)]
+
+    @staticmethod
+    def post_batch(events):
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", 8080, timeout=30)) as connection:
             connection.request("POST", "/v1/batch", body="[" + ",".join(events) + "]")
             answer = connection.getresponse()
-            body = json.loads(answer.read())
-        self.assertEqual((answer.status, body.get("accepted")), (200, count), body)
-        self.sent += events
+            return answer.status, json.loads(answer.read())
+
+    def post(self, count):
+        """So many events; each must be answered as stored."""
+        events = self.next_events(count)
+        status, body = self.post_batch(events)
+        self.assertEqual((status, body.get("accepted")), (200, count), body)
+        self.sent.extend(events)
+
+    def post_until(self, stop):
+        """A client that sends again whatever was not answered; how often it had to."""
+        again = 0
+        while not stop.is_set():
+            events = self.next_events(5)
+            try:
+                status, body = self.post_batch(events)
+            except (OSError, http.client.HTTPException):
+                status = None  # stopping, or not there
+            if status == 200:
+                self.assertEqual(body["accepted"] + body["duplicates"], 5, body)
+                self.sent.extend(events)
+            else:
+                self.assertIn(status, (None, 503))
+                again += 1
+                time.sleep(0.02)
+        return again
 
     def wait_delivered(self):
         """Exactly what was sent, once and in order (one key, so one partition)."""
@@ -189,13 +216,30 @@ class Package(unittest.TestCase):
         self.post(2)
         self.wait_delivered()
 
-    def test_08_a_disabled_service_stays_disabled_over_an_upgrade(self):
+    def test_08_an_upgrade_under_load_loses_repeats_and_reorders_nothing(self):
+        pid = self.show("MainPID")
+        stop, sender = threading.Event(), concurrent.futures.ThreadPoolExecutor(1)
+        load = sender.submit(self.post_until, stop)
+        try:
+            wait_until(lambda: load.done() or len(self.sent) > 200, "load", 60, 0.05)
+            self.install(newer(self.deb, pathlib.Path(tempfile.mkdtemp(dir=self.folder))))
+            self.wait_active()
+            here = len(self.sent)
+            wait_until(lambda: load.done() or len(self.sent) > here + 200, "load after the upgrade", 60, 0.05)
+        finally:
+            stop.set()
+            sender.shutdown()
+        self.assertGreater(load.result(), 0, "the upgrade was not noticed: no request was ever refused")
+        self.assertNotEqual(self.show("MainPID"), pid)
+        self.wait_delivered()
+
+    def test_09_a_disabled_service_stays_disabled_over_an_upgrade(self):
         self.system.run("systemctl", "disable", "signal-agent")
         self.install(newer(self.deb, pathlib.Path(tempfile.mkdtemp(dir=self.folder))))
         self.system.run("systemctl", "is-enabled", "signal-agent", code=1)
         self.system.run("systemctl", "enable", "signal-agent")
 
-    def test_09_removing_keeps_settings_and_spool_and_installing_again_continues(self):
+    def test_10_removing_keeps_settings_and_spool_and_installing_again_continues(self):
         self.wait_active()
         self.broker.kill()
         self.post(4)  # nobody takes them now
@@ -209,7 +253,7 @@ class Package(unittest.TestCase):
         self.broker.start()
         self.wait_delivered()
 
-    def test_10_a_purge_says_what_it_deletes_and_leaves_no_state(self):
+    def test_11_a_purge_says_what_it_deletes_and_leaves_no_state(self):
         self.broker.kill()
         self.post(3)
         said = self.system.run("dpkg", "--purge", "signal-agent")
@@ -220,7 +264,7 @@ class Package(unittest.TestCase):
         self.system.run("test", "-e", "/etc/signal-agent/secret")  # the operator's own file stays
         self.system.run("systemctl", "cat", "signal-agent", code=1)
 
-    def test_11_nothing_of_it_failed_meanwhile(self):
+    def test_12_nothing_of_it_failed_meanwhile(self):
         failed = self.system.run("systemctl", "--failed", "--plain", "--no-legend")
         self.assertNotIn("signal-agent", failed)
 
