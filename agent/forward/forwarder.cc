@@ -739,12 +739,14 @@ void Forwarder::Impl::stored(const kafka::DeliveryReport& report) {
     }
     if (partition >= lateness_.size()) lateness_.resize(partition + 1);
     if (lateness_[partition].empty()) ++active_partitions_;
-    if (lateness_[partition].stored(report.token, report.offset) && again) {
-      ++told_.late_total;
-      log::warn("event stored behind younger ones", {{"integration", options_.name},
-                                                     {"seq", report.token},
-                                                     {"partition", report.partition},
-                                                     {"offset", report.offset}});
+    const std::uint64_t late = lateness_[partition].stored(report.token, report.offset, again);
+    if (late > 0) {
+      told_.late_total += late;
+      log::warn("events stored behind younger ones", {{"integration", options_.name},
+                                                      {"count", late},
+                                                      {"seq", report.token},
+                                                      {"partition", report.partition},
+                                                      {"offset", report.offset}});
     }
   }
 
@@ -1174,6 +1176,7 @@ void Forwarder::Impl::create_producer() {
 /// Back to the oldest event that has to be sent again. Nothing is in the library.
 void Forwarder::Impl::rewind() {
   CHECK(in_flight_ == 0);
+  for (Lateness& partition : lateness_) partition.settle();
   if (const AckWindow::Entry* oldest = window_.first_waiting()) {
     read_pos_ = {oldest->seq};
     rewound_ = true;
