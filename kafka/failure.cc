@@ -213,7 +213,8 @@ const std::vector<CatalogueEntry>& catalogue() {
         "Nothing listens at that address and port.", "The cluster is down or was paused.",
         "The port speaks another protocol than security_protocol says."},
        "Open the way to every broker of the cluster on its port; `signal-agent check --live` names "
-       "the address that does not answer."},
+       "the address that does not answer. Where it answers and hangs up, correct "
+       "security_protocol."},
       {kDnsFailed,
        FailureClass::kRetry,
        "Connection timeout",
@@ -230,7 +231,7 @@ const std::vector<CatalogueEntry>& catalogue() {
         "The certificate has expired, or this machine's clock is wrong.",
         "The port does not speak TLS."},
        "Install ca-certificates, or name the right CA in ssl_ca_file; use the host name the "
-       "certificate was made for."},
+       "certificate was made for. If the port does not speak TLS, correct security_protocol."},
       {kMessageTooLarge,
        FailureClass::kSize,
        "MessageSizeTooLarge",

@@ -155,17 +155,27 @@ bool delivers(const IntegrationView& view) {
   return !view.orphaned && view.integration.enabled && !view.integration.paused;
 }
 
+bool untried(const IntegrationView& view) {
+  return !view.delivery || view.delivery->state == forward::DeliveryState::kStarting;
+}
+
 std::string fine(const Snapshot& snapshot) {
   std::uint64_t delivering = 0;
+  std::uint64_t quiet = 0;
   std::uint64_t pending = 0;
   std::int64_t oldest_ms = 0;
   for (const IntegrationView& view : snapshot.integrations) {
     if (!delivers(view)) continue;
     ++delivering;
+    if (untried(view)) ++quiet;
     if (!view.cursor) continue;
     pending += view.cursor->books.pending;
     const std::int64_t since = view.cursor->oldest_pending_ms;
     if (since > 0 && (oldest_ms == 0 || since < oldest_ms)) oldest_ms = since;
+  }
+  if (quiet == delivering && pending == 0) {
+    return "All is well: nothing waits, and nothing came since the start. To try the way to Kafka: "
+           "signal-agent send --test";
   }
   std::string text = "All is well: " + counted(delivering, "integration") +
                      (delivering == 1 ? " delivers, " : " deliver, ");

@@ -181,27 +181,22 @@ bool send_files(Sender& sender, Terminal& terminal, const std::vector<std::strin
 // --- send --test
 // -------------------------------------------------------------------------------------
 
-std::string failure_text(const Json& integration) {
-  const Json& failure = integration.at("failure");
-  if (!failure.is_object()) return "";
+std::string failure_text(const Json& failure) {
   return failure.value("problem", "") + " (" + failure.value("code", "") +
          "): " + failure.value("seen", "") + ". " + failure.value("remedy", "");
 }
 
-int give_up_on_test(Invocation& invocation, Daemon& daemon, const std::string& id,
-                    const std::string& status) {
-  Terminal& terminal = invocation.terminal;
-  terminal.complain("the test event is stored but not delivered; it is " + status);
+/// Tells on stderr why the test event still waits, once for each cause.
+void tell_why_it_waits(Invocation& invocation, Daemon& daemon, const std::string& id,
+                       std::string& told) {
   const auto integration = daemon.request("GET", "/v1/admin/integrations/" + id);
-  if (integration) {
-    if (const std::string why = failure_text(*integration); !why.empty()) {
-      terminal.err << printable(why) << "\n";
-    } else {
-      terminal.err << "\"" << printable(integration->value("name", "")) << "\" is "
-                   << integration->value("state", "") << ".\n";
-    }
-  }
-  return kFailed;
+  if (!integration || !integration->at("failure").is_object()) return;
+  const std::string code = integration->at("failure").value("code", "");
+  if (code == told) return;
+  told = code;
+  invocation.terminal.err << "It waits: " << printable(failure_text(integration->at("failure")))
+                          << "\n"
+                          << std::flush;
 }
 
 int print_test_outcome(Invocation& invocation, const Json& line, std::uint64_t seq,
@@ -241,6 +236,7 @@ int send_test(Invocation& invocation, const SendOptions& options, const Settings
   if (!invocation.json) terminal.out << "Test event " << seq << " is stored.\n" << std::flush;
 
   std::string status = "pending";
+  std::string told;
   while (Steady::now() - begun < options.test_wait) {
     const auto receipt = daemon.request("GET", "/v1/admin/events/" + std::to_string(seq));
     if (!receipt) return report(terminal, receipt.trouble());
@@ -251,9 +247,13 @@ int send_test(Invocation& invocation, const SendOptions& options, const Settings
       return print_test_outcome(invocation, line, seq,
                                 std::chrono::duration_cast<milliseconds>(Steady::now() - begun));
     }
+    tell_why_it_waits(invocation, daemon, id, told);
     std::this_thread::sleep_for(milliseconds(200));
   }
-  return give_up_on_test(invocation, daemon, id, status);
+  const auto after = daemon.request("GET", "/v1/admin/integrations/" + id);
+  terminal.complain("the test event is stored but not delivered; it is " + status +
+                    (after ? ", the integration is " + after->value("state", "") : ""));
+  return kFailed;
 }
 
 }  // namespace

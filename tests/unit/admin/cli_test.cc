@@ -10,6 +10,7 @@
 
 #include "agent/cli/sse.h"
 #include "agent/http/server.h"
+#include "spool/spool.h"
 #include "tests/unit/admin/fixture.h"
 
 namespace signal_agent::cli {
@@ -249,6 +250,28 @@ TEST_F(CliTest, TheFirstLineOfStatusAnswersTheQuestion) {
   agent.now.spool_state = "failed";
   EXPECT_EQ(cli({"status"}), kFindings);
   EXPECT_THAT(out, StartsWith("Not all right: The spool failed"));
+}
+
+TEST_F(CliTest, ATestEventThatWaitsSaysWhyOnceAndInTheEndThatItIsKept) {
+  agent.now.integrations = {admin::some_integration("Kafka", Integration::Origin::kApi)};
+  agent.now.integrations[0].delivery->state = forward::DeliveryState::kHalted;
+  agent.now.integrations[0].delivery->failure =
+      forward::CurrentFailure{"UNKNOWN_TOPIC_OR_PARTITION", "broker 1 said no", agent.now.now_ms};
+  spool::Spool::Options options;
+  options.dir = dir.path() / "spool";
+  options.limits.min_free_bytes = 0;
+  auto spool = spool::Spool::open(std::move(options));
+  ASSERT_TRUE(spool);
+  agent.now.integrations[0].cursor = *(*spool)->attach("kafka", spool::Start::kOldest);
+  agent.spool_in_use = spool->get();
+  start();
+  EXPECT_EQ(cli({"send", "--test", "--wait", "1s"}), kFailed);
+  const auto why = err.find("It waits: UnknownTopicOrPartition (UNKNOWN_TOPIC_OR_PARTITION)");
+  ASSERT_NE(why, std::string::npos) << err;
+  EXPECT_EQ(err.find("It waits", why + 1), std::string::npos) << err;
+  EXPECT_THAT(err, HasSubstr("stored but not delivered; it is pending"));
+  EXPECT_THAT(err, HasSubstr("the integration is halted"));
+  server->stop(std::chrono::milliseconds(1000));  // before the spool goes
 }
 
 TEST_F(CliTest, InstallTakesSecretsFromAFileAndNamesEveryBadField) {

@@ -6,9 +6,11 @@
 #include <chrono>
 #include <condition_variable>
 #include <fstream>
+#include <future>
 #include <sstream>
 #include <thread>
 
+#include "spool/spool.h"
 #include "tests/unit/admin/schema.h"
 
 namespace signal_agent::admin {
@@ -95,7 +97,16 @@ Result<void> FakeAgent::remove(const std::string& id, std::optional<std::uint64_
 }
 
 Result<spool::Seq> FakeAgent::test_event(const std::string&) {
-  return spool::Seq{4711};
+  if (spool_in_use == nullptr) return spool::Seq{4711};
+  spool::AppendBatch batch;
+  spool::NewEvent event;
+  event.value = R"({"type":"track","event":"Test"})";
+  batch.add(event);
+  std::promise<Result<spool::Appended>> answered;
+  spool_in_use->append(std::move(batch), [&](Result<spool::Appended> result) {
+    answered.set_value(std::move(result));
+  });
+  return answered.get_future().get()->last;
 }
 
 std::shared_ptr<forward::Forwarder> FakeAgent::forwarder(const std::string&) const {

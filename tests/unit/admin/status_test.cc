@@ -35,6 +35,15 @@ TEST_F(StatusTest, NothingWaiting) {
   EXPECT_TRUE(verdict().notes.empty());
 }
 
+TEST_F(StatusTest, NothingIsSaidToDeliverBeforeTheFirstEvent) {
+  view().delivery->state = forward::DeliveryState::kStarting;
+  EXPECT_THAT(verdict().sentence, StartsWith("All is well: nothing waits, and nothing came"));
+  EXPECT_EQ(verdict().level, Level::kOk);
+  books().stored = 1;
+  books().pending = 1;
+  EXPECT_THAT(verdict().sentence, StartsWith("All is well: 1 integration delivers, 1 event waits"));
+}
+
 TEST_F(StatusTest, EventsWaitingAreSaidWithTheirAge) {
   books().stored = 2000;
   books().pending = 2000;
