@@ -9,10 +9,6 @@
 namespace signal_agent::spool {
 namespace {
 
-std::string_view text(const rocksdb::Slice& slice) {
-  return {slice.data(), slice.size()};
-}
-
 DeadHeader header_from(std::string_view bytes) {
   auto decoded = decode_dead_header(bytes);
   if (decoded) return std::move(decoded).value();

@@ -20,10 +20,6 @@
 namespace signal_agent::spool {
 namespace {
 
-rocksdb::Slice slice(const SeqKey& key) {
-  return {key.data(), key.size()};
-}
-
 /// RocksDB's info log goes to ours: a LOG file of its own aborts the process when the disk is full.
 class LogBridge final : public rocksdb::Logger {
  public:
@@ -203,6 +199,14 @@ void keep_logs(const std::filesystem::path& from, const std::filesystem::path& t
 
 }  // namespace
 
+rocksdb::Slice slice(std::string_view bytes) {
+  return {bytes.data(), bytes.size()};
+}
+
+std::string_view text(const rocksdb::Slice& bytes) {
+  return {bytes.data(), bytes.size()};
+}
+
 Error error_of(const rocksdb::Status& status, std::string_view context) {
   const std::string words = status.ToString();
   Code code = Code::kIo;
@@ -296,8 +300,8 @@ Store::~Store() {
 void Store::trim_events(std::uint64_t first, std::uint64_t last) {
   const SeqKey from = seq_key(first);
   const SeqKey to = seq_key(last);
-  const rocksdb::Slice begin = slice(from);
-  const rocksdb::Slice end = slice(to);
+  const rocksdb::Slice begin = slice(view(from));
+  const rocksdb::Slice end = slice(view(to));
   const rocksdb::Status status = rocksdb::DeleteFilesInRange(db_, events(), &begin, &end);
   if (!status.ok()) log::warn("trimming the spool failed", {{"error", status.ToString()}});
 }
@@ -307,8 +311,8 @@ void Store::trim() {
   if (const std::uint64_t floor = floors_->seen_ids.load(); floor > 0) {
     const SeqKey from = seq_key(0);
     const SeqKey to = seq_key(floor);
-    const rocksdb::Slice begin = slice(from);
-    const rocksdb::Slice end = slice(to);
+    const rocksdb::Slice begin = slice(view(from));
+    const rocksdb::Slice end = slice(view(to));
     const rocksdb::Status status = rocksdb::DeleteFilesInRange(db_, seen_ids(), &begin, &end);
     if (!status.ok()) log::warn("trimming message ids failed", {{"error", status.ToString()}});
   }

@@ -17,6 +17,7 @@ namespace rocksdb {
 class ColumnFamilyHandle;
 class DB;
 class Env;
+class Slice;
 class Status;
 }  // namespace rocksdb
 
@@ -78,6 +79,10 @@ class Store {
   std::atomic<bool> abandoned_ = false;
   WalVerdict wal_;
 };
+
+/// Views of the same bytes.
+rocksdb::Slice slice(std::string_view bytes);
+std::string_view text(const rocksdb::Slice& bytes);
 
 /// RocksDB's words under our codes.
 Error error_of(const rocksdb::Status& status, std::string_view context);

@@ -1,0 +1,180 @@
+#include <algorithm>
+
+#include "config/base/log.h"
+#include "spool/dead_letters.h"
+#include "spool/spool_impl.h"
+
+namespace signal_agent::spool {
+
+namespace {
+
+/// Dead letters changed by one commit of a mark or a discard.
+constexpr std::uint64_t kDeadPerCommit = 10'000;
+
+/// What mark and discard share: all that match, a bounded number per commit.
+class DeadLetterOp : public Op {
+ public:
+  DeadLetterOp(CursorId cursor, DeadQuery which, CountDone done)
+      : cursor_(cursor), which_(std::move(which)), done_(std::move(done)) {}
+  Result<Outcome> apply(Transaction& transaction) override {
+    const CursorRecord* found = transaction.cursor(cursor_);
+    if (found == nullptr) return Error{Code::kNotFound, "no cursor " + std::to_string(cursor_)};
+    if (transaction.dead_touched(cursor_)) return Outcome::kNextTime;
+    if (!begun_) {
+      if (auto checked = check(transaction); !checked) return std::move(checked).error();
+      begun_ = true;
+    }
+    CursorRecord cursor = *found;
+    std::uint64_t in_this = 0;
+    bool more = false;
+    auto scanned =
+        transaction.dead().scan(cursor_, which_, after_, [&](Seq seq, const DeadHeader& header) {
+          if (in_this == kDeadPerCommit) {
+            more = true;
+            return false;
+          }
+          change(transaction, cursor, seq, header);
+          after_ = seq;
+          ++in_this;
+          return true;
+        });
+    if (!scanned) return std::move(scanned).error();
+    count_ += in_this;
+    transaction.touch_dead(cursor_);
+    transaction.set_cursor(std::move(cursor));
+    return more ? Outcome::kMore : Outcome::kApplied;
+  }
+  void finish(Result<void> result) override {
+    if (!done_) return;
+    if (result)
+      done_(count_);
+    else
+      done_(std::move(result).error());
+  }
+
+ protected:
+  virtual Result<void> check(Transaction&) { return {}; }
+  virtual void change(Transaction& transaction, CursorRecord& cursor, Seq seq,
+                      const DeadHeader& header) = 0;
+
+  const CursorId cursor_;
+  const DeadQuery which_;
+
+ private:
+  const CountDone done_;
+  bool begun_ = false;
+  Seq after_;
+  std::uint64_t count_ = 0;
+};
+
+class MarkOp final : public DeadLetterOp {
+  using DeadLetterOp::DeadLetterOp;
+  void change(Transaction& transaction, CursorRecord&, Seq seq, const DeadHeader& header) override {
+    if (header.replaying) return;
+    DeadHeader marked = header;
+    marked.replaying = true;
+    transaction.dead().put_header(transaction.batch(), cursor_, seq, marked);
+  }
+};
+
+class DiscardOp final : public DeadLetterOp {
+ public:
+  DiscardOp(CursorId cursor, DeadQuery which, std::uint64_t confirm, CountDone done)
+      : DeadLetterOp(cursor, std::move(which), std::move(done)), confirm_(confirm) {}
+
+ private:
+  Result<void> check(Transaction& transaction) override {
+    std::uint64_t named = 0;
+    std::optional<Seq> replaying;
+    auto scanned =
+        transaction.dead().scan(cursor_, which_, {}, [&](Seq seq, const DeadHeader& header) {
+          ++named;
+          if (header.replaying && !replaying) replaying = seq;
+          return true;
+        });
+    if (!scanned) return scanned;
+    if (replaying)
+      return Error{Code::kConflict, "dead letter " + std::to_string(replaying->value) +
+                                        " is being replayed; wait for its outcome"};
+    if (named != confirm_)
+      return Error{Code::kConflict, "this names " + std::to_string(named) +
+                                        " dead letters; confirm with that number (given: " +
+                                        std::to_string(confirm_) + ")"};
+    return {};
+  }
+  void change(Transaction& transaction, CursorRecord& cursor, Seq seq,
+              const DeadHeader& header) override {
+    transaction.dead().erase(transaction.batch(), cursor_, seq);
+    cursor.buried -= 1;
+    cursor.discarded += 1;
+    cursor.dead_letter_bytes -= std::min(cursor.dead_letter_bytes, header.event_bytes);
+  }
+  const std::uint64_t confirm_;
+};
+
+}  // namespace
+
+void Spool::mark_for_replay(CursorId cursor, DeadQuery which, CountDone done) {
+  impl_->submit(std::make_unique<MarkOp>(cursor, std::move(which), std::move(done)));
+}
+
+void Spool::discard(CursorId cursor, DeadQuery which, std::uint64_t confirm, CountDone done) {
+  impl_->submit(std::make_unique<DiscardOp>(cursor, std::move(which), confirm, std::move(done)));
+}
+
+Result<std::vector<DeadLetter>> Spool::dead_letters(CursorId cursor, const DeadQuery& query) const {
+  const std::shared_ptr<Store> opened = impl_->opened();
+  if (opened == nullptr) return Error{Code::kShuttingDown, "the spool is closed"};
+  const DeadLetters dead(*opened);
+  std::vector<std::pair<Seq, DeadHeader>> found;
+  if (query.limit > 0) {
+    auto scanned = dead.scan(cursor, query, query.after, [&](Seq seq, const DeadHeader& header) {
+      found.emplace_back(seq, header);
+      return found.size() < query.limit;
+    });
+    if (!scanned) return std::move(scanned).error();
+  }
+  std::vector<DeadLetter> letters;
+  letters.reserve(found.size());
+  for (const auto& [seq, header] : found) {
+    auto letter = dead.load(cursor, seq, header);
+    if (!letter) {
+      // Settled between the two reads, or damaged: the first is no news, the second is.
+      auto still = dead.header(cursor, seq);
+      if (still && !*still) continue;
+      log::error("a dead letter cannot be read",
+                 {{"seq", seq.value}, {"error", letter.error().message}});
+      continue;
+    }
+    letters.push_back(std::move(letter).value());
+  }
+  return letters;
+}
+
+Result<std::uint64_t> Spool::count_dead_letters(CursorId cursor, const DeadQuery& query) const {
+  const std::shared_ptr<Store> opened = impl_->opened();
+  if (opened == nullptr) return Error{Code::kShuttingDown, "the spool is closed"};
+  std::uint64_t count = 0;
+  auto scanned = DeadLetters(*opened).scan(cursor, query, {}, [&](Seq, const DeadHeader&) {
+    ++count;
+    return true;
+  });
+  if (!scanned) return std::move(scanned).error();
+  return count;
+}
+
+Result<std::vector<DeadSummary>> Spool::dead_letter_summary(CursorId cursor) const {
+  const std::shared_ptr<Store> opened = impl_->opened();
+  if (opened == nullptr) return Error{Code::kShuttingDown, "the spool is closed"};
+  std::map<std::pair<std::string, std::string>, std::uint64_t> counts;
+  auto scanned = DeadLetters(*opened).scan(cursor, {}, {}, [&](Seq, const DeadHeader& header) {
+    ++counts[{header.why.reason, header.why.code}];
+    return true;
+  });
+  if (!scanned) return std::move(scanned).error();
+  std::vector<DeadSummary> summary;
+  for (const auto& [which, count] : counts) summary.push_back({which.first, which.second, count});
+  return summary;
+}
+
+}  // namespace signal_agent::spool

@@ -1,0 +1,91 @@
+#include <rocksdb/env.h>
+
+#include <algorithm>
+
+#include "config/base/log.h"
+#include "spool/capacity.h"
+#include "spool/spool_impl.h"
+
+namespace signal_agent::spool {
+
+/// Discards from the front until `incoming` fits: for every cursor that holds disk, what neither is
+/// settled nor may be in its library. False when not enough could go.
+bool Spool::Impl::drop_oldest(Transaction& transaction, std::uint64_t incoming) {
+  Lock lock(mutex);
+  dropping = true;  // set_sent() waits: nobody sends what is being dropped
+  StateRecord& state = transaction.state();
+  const std::uint64_t need = bytes_to_drop(used_bytes, incoming, options.limits.max_bytes);
+  RangeSet spared = ledger.freed;  // gone already
+  for (const CursorRecord* cursor : transaction.cursors()) {
+    const auto found = sent.find(cursor->id);
+    if (cursor->holds_disk && found != sent.end() && found->second > cursor->mark)
+      spared.add({cursor->mark.next(), std::min(found->second, state.last)});  // in a library
+  }
+  std::uint64_t spared_bytes = 0;
+  for (const SeqRange& range : spared.inside({state.floor.next(), state.last}))
+    spared_bytes += sizes.bytes_in(range);
+  const Seq target =
+      std::min(state.last, sizes.seq_at(sizes.bytes_through(state.floor) + spared_bytes + need));
+  bool held = false;
+  for (const CursorRecord* holder : transaction.cursors()) {
+    if (!holder->holds_disk) continue;
+    held = true;
+    CursorRecord cursor = *holder;
+    const auto found = sent.find(cursor.id);
+    const Seq from = found == sent.end() ? cursor.mark : std::max(cursor.mark, found->second);
+    if (from >= target) continue;
+    const std::uint64_t dropped = settle_range(cursor, ledger.gaps, {from.next(), target});
+    cursor.discarded += dropped;
+    advance_mark(cursor, ledger.gaps, cursor.mark, state.last);
+    log::warn("the spool is full: the oldest events were dropped",
+              {{"cursor", cursor.name}, {"dropped", dropped}, {"through", target.value}});
+    transaction.set_cursor(std::move(cursor));
+  }
+  if (!held) state.floor = std::max(state.floor, target);
+  transaction.raise_floor();
+  std::uint64_t gone = sizes.bytes_in({ledger.state.floor.next(), target});
+  for (const SeqRange& range : spared.inside({ledger.state.floor.next(), target}))
+    gone -= std::min(gone, sizes.bytes_in(range));
+  gone = std::min(gone, used_bytes.load());
+  return used_bytes - gone + incoming <= options.limits.max_bytes;
+}
+
+std::uint64_t Spool::Impl::logical_bytes() const {
+  std::uint64_t bytes = sizes.bytes_in({ledger.state.floor.next(), ledger.state.last});
+  for (const SeqRange& range : ledger.freed.ranges())
+    bytes -= std::min(bytes, sizes.bytes_in(range));
+  for (const auto& [id, cursor] : ledger.cursors) bytes += cursor.dead_letter_bytes;
+  return bytes;
+}
+
+void Spool::Impl::check_disk() {
+  rocksdb::Env* env = options.env != nullptr ? options.env : rocksdb::Env::Default();
+  std::uint64_t free_bytes = 0;
+  if (!env->GetFreeSpace(dir.string(), &free_bytes).ok()) return;
+  disk_free = free_bytes;
+  const bool was = disk_full;
+  const bool now = disk_is_full(free_bytes, min_free, was);
+  if (now == was) return;
+  disk_full = now;
+  if (now)
+    log::error("the disk is full: no events are accepted until there is room",
+               {{"dir", dir.string()}, {"free_bytes", free_bytes}, {"min_free_bytes", min_free}});
+  else
+    log::info("the disk has room again: events are accepted",
+              {{"dir", dir.string()}, {"free_bytes", free_bytes}});
+}
+
+IntakeState Spool::intake_state() const {
+  const Impl& parts = *impl_;
+  if (parts.intake_stopped) return IntakeState::kShuttingDown;
+  if (parts.failed) return IntakeState::kFailed;
+  if (parts.disk_full) return IntakeState::kDiskFull;
+  if (parts.options.limits.when_full == WhenFull::kReject) {
+    const std::uint64_t used = parts.used_bytes;
+    const std::uint64_t max = parts.options.limits.max_bytes;
+    if (used >= max || used + parts.refused_bytes > max) return IntakeState::kFull;
+  }
+  return IntakeState::kOpen;
+}
+
+}  // namespace signal_agent::spool
