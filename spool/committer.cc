@@ -1,5 +1,7 @@
 #include "spool/committer.h"
 
+#include <pthread.h>
+
 #include <utility>
 
 #include "config/base/check.h"
@@ -15,7 +17,10 @@ Committer::~Committer() {
 
 void Committer::start() {
   threaded_ = true;
-  thread_ = std::thread([this] { loop(); });
+  thread_ = std::thread([this] {
+    pthread_setname_np(pthread_self(), "commit");
+    loop();
+  });
 }
 
 void Committer::stop() {

@@ -1,5 +1,7 @@
 #include "agent/forward/forwarder.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <atomic>
 #include <deque>
@@ -1865,7 +1867,10 @@ Forwarder::~Forwarder() {
 
 void Forwarder::start() {
   CHECK(!impl_->thread_.joinable());
-  impl_->thread_ = std::thread([impl = impl_.get()] { impl->run(); });
+  impl_->thread_ = std::thread([impl = impl_.get()] {
+    pthread_setname_np(pthread_self(), "forward");
+    impl->run();
+  });
 }
 
 bool Forwarder::stop(milliseconds deadline) {
