@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "tests/support/faulty_fs.h"
 #include "tests/unit/ingest/zipped.h"
 
 namespace signal_agent::ingest {
@@ -30,14 +31,14 @@ class TestClock final : public Clock {
 
 class PromiseSink final : public http::Responder::Sink {
  public:
-  explicit PromiseSink(std::promise<http::Response>& promise) : promise_(promise) {}
+  std::future<http::Response> answer() { return promise_.get_future(); }
   void send(http::Response response) override { promise_.set_value(std::move(response)); }
   std::shared_ptr<http::Stream> open_stream(http::Response, std::size_t) override {
     return nullptr;
   }
 
  private:
-  std::promise<http::Response>& promise_;
+  std::promise<http::Response> promise_;
 };
 
 struct Answer {
@@ -73,7 +74,10 @@ class IngestTest : public ::testing::Test {
   void open_spool() {
     spool::Spool::Options options;
     options.dir = dir_ + "/spool";
-    options.limits.min_free_bytes = 0;
+    options.limits.min_free_bytes = min_free_bytes_;
+    options.run_committer = run_committer_;
+    options.clock = &clock_;
+    options.env = disk_ ? disk_->env() : nullptr;
     if (max_spool_bytes_ != 0) options.limits.max_bytes = max_spool_bytes_;
     auto opened = spool::Spool::open(options);
     ASSERT_TRUE(opened.has_value()) << opened.error().message;
@@ -102,7 +106,8 @@ class IngestTest : public ::testing::Test {
   }
 
   /// As the server does it: the check of the head first, then the handler.
-  Answer post(std::string_view path, std::string body, Headers headers = {}) {
+  std::future<http::Response> begin_post(std::string_view path, std::string body,
+                                         Headers headers = {}) {
     http::Request request;
     request.method = "POST";
     request.path = path;
@@ -112,19 +117,32 @@ class IngestTest : public ::testing::Test {
     }
     const auto match = router_->match("POST", path);
     EXPECT_NE(match.handler, nullptr) << path;
-    Answer answer;
+    const auto sink = std::make_shared<PromiseSink>();
+    auto answer = sink->answer();
     if (auto refused = match.options->check(request)) {
-      answer.response = *std::move(refused);
-    } else {
-      request.body = std::move(body);
-      request.body.reserve(request.body.size() + http::kBodySlack);
-      std::promise<http::Response> promise;
-      auto future = promise.get_future();
-      (*match.handler)(std::move(request), http::Responder(std::make_shared<PromiseSink>(promise)));
-      answer.response = future.get();
+      sink->send(*std::move(refused));
+      return answer;
     }
+    request.body = std::move(body);
+    request.body.reserve(request.body.size() + http::kBodySlack);
+    (*match.handler)(std::move(request), http::Responder(sink));
+    return answer;
+  }
+  static Answer answer_of(std::future<http::Response> response) {
+    Answer answer;
+    answer.response = response.get();
     answer.body = json::parse(answer.response.body);
     return answer;
+  }
+  /// Without the committer's thread: what it would do now.
+  void turn() {
+    while (spool_->commit_pending()) {
+    }
+  }
+  Answer post(std::string_view path, std::string body, Headers headers = {}) {
+    auto answer = begin_post(path, std::move(body), std::move(headers));
+    if (!run_committer_) turn();
+    return answer_of(std::move(answer));
   }
 
   std::vector<std::string> stored() {
@@ -137,12 +155,15 @@ class IngestTest : public ::testing::Test {
 
   std::string dir_;
   std::uint64_t max_spool_bytes_ = 0;
+  std::uint64_t min_free_bytes_ = 0;
+  bool run_committer_ = true;
   bool no_length_ = false;
   IntakeSettings settings_;
   TestClock clock_;
   LiveFeed live_;
   SpoolSlot slot_{nullptr};
   std::shared_ptr<http::BodyBudget> budget_ = std::make_shared<http::BodyBudget>(64 * kMiB);
+  std::unique_ptr<FaultyDisk> disk_;
   std::unique_ptr<spool::Spool> spool_;
   std::unique_ptr<Ingest> ingest_;
   std::unique_ptr<http::Router> router_;
@@ -469,6 +490,68 @@ TEST_F(IngestTest, AFullSpoolIsAPassingFault) {
   EXPECT_EQ(answer.code(), "SPOOL_FULL");
   EXPECT_NE(answer.header("Retry-After"), "");
   EXPECT_LT(stored().size(), 30u);
+}
+
+TEST_F(IngestTest, AFullDiskIsAPassingFaultUntilThereIsRoom) {
+  min_free_bytes_ = 1 * kMiB;
+  run_committer_ = false;
+  disk_ = std::make_unique<FaultyDisk>(dir_, 1);
+  start();
+  EXPECT_EQ(post("/v1/events", kTrack).status(), 200);
+
+  const auto the_disk_has = [&](std::uint64_t free_bytes) {
+    disk_->set_free_bytes(free_bytes);
+    clock_.now = clock_.now.load() + 1s;  // the spool looks once a second
+    turn();
+  };
+  the_disk_has(1 * kMiB - 1);
+  const Answer answer = post("/v1/events", kTrack);
+  EXPECT_EQ(answer.status(), 503);
+  EXPECT_EQ(answer.code(), "DISK_FULL");
+  EXPECT_EQ(answer.header("Retry-After"), "10");
+  EXPECT_EQ(stored().size(), 1u);
+
+  the_disk_has(kGiB);
+  EXPECT_EQ(post("/v1/events", kTrack).status(), 200);
+  EXPECT_EQ(stored().size(), 2u);
+}
+
+TEST_F(IngestTest, AFailedSyncPromisesNothingAndNothingMoreIsTaken) {
+  run_committer_ = false;
+  disk_ = std::make_unique<FaultyDisk>(dir_, 1);
+  start();
+  EXPECT_EQ(post("/v1/events", kTrack).status(), 200);
+  auto first = begin_post("/v1/events", R"({"type":"page","messageId":"m"})");
+  auto again = begin_post("/v1/events", R"({"type":"page","messageId":"m"})");
+  disk_->fail_sync_after(1);
+  turn();
+  for (auto* response : {&first, &again}) {
+    const Answer answer = answer_of(std::move(*response));
+    EXPECT_EQ(answer.status(), 503) << "a duplicate shares the fate of what it repeats";
+    EXPECT_EQ(answer.code(), "SPOOL_FAILED");
+    EXPECT_EQ(answer.header("Retry-After"), "5");
+  }
+  const Answer later = post("/v1/events", kTrack);
+  EXPECT_EQ(later.status(), 503);
+  EXPECT_EQ(later.code(), "SPOOL_FAILED");
+  EXPECT_EQ(ingest_->stats().accepted_events, 1u);
+  EXPECT_EQ(ingest_->stats().duplicate_events, 0u);
+  EXPECT_EQ(stored(), std::vector<std::string>{kTrack}) << "what failed is not read back";
+}
+
+TEST_F(IngestTest, WhenTooMuchWaitsForTheDiskOneMoreIsOverloadedAndTheOthersAreStored) {
+  run_committer_ = false;
+  start();
+  std::vector<std::future<http::Response>> waiting;
+  for (int i = 0; i < 4; ++i) waiting.push_back(begin_post("/v1/events", event_of(7'900'000)));
+  auto one_more = begin_post("/v1/events", event_of(7'900'000));  // 32 MiB may wait
+  turn();
+  const Answer answer = answer_of(std::move(one_more));
+  EXPECT_EQ(answer.status(), 503);
+  EXPECT_EQ(answer.code(), "OVERLOADED");
+  EXPECT_EQ(answer.header("Retry-After"), "1");
+  for (auto& response : waiting) EXPECT_EQ(answer_of(std::move(response)).status(), 200);
+  EXPECT_EQ(post("/v1/events", kTrack).status(), 200) << "the queue is empty again";
 }
 
 TEST_F(IngestTest, WithoutMemoryForTheInflatedBodyItIsOverloaded) {
