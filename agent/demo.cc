@@ -1,5 +1,6 @@
 // The demo: the product's promise told on a terminal, on the embedded broker. Everything but the
 // broker is the real thing: the real agent, its HTTP intake, its spool on disk.
+#include <errno.h>
 #include <stdlib.h>
 
 #include <algorithm>
@@ -85,7 +86,8 @@ class Story {
     std::ofstream(file)
         << "state_dir = \"" << (dir_ / "state").string() << "\"\n"
         << "[intake]\nlisten = [\"127.0.0.1:0\"]\n"
-        << "[admin]\nlisten = [\"127.0.0.1:0\"]\n"
+        << "[admin]\nlisten = [\"127.0.0.1:0\", \"unix:" << (dir_ / "admin.sock").string()
+        << "\"]\n"
         << "[log]\nlevel = \"error\"\n"
         << "[[integration]]\ncatalog = \"apache_kafka\"\nname = \"Embedded broker\"\n"
         << "[integration.config]\nbootstrap_servers = \"" << cluster_->bootstrap_servers()
@@ -210,7 +212,7 @@ class Story {
     say("  curl http://%s/metrics\n", admin.c_str());
     say("  open http://%s/  with the token in %s\n", admin.c_str(),
         (dir_ / "state" / "admin.token").c_str());
-    say("  signal-agent status --config %s\n", (dir_ / "agent.toml").c_str());
+    say("  %s status --config %s\n", program_invocation_name, (dir_ / "agent.toml").c_str());
     while (!lifecycle::wait_signal(1h)) {
     }
     say("\n");
