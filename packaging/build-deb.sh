@@ -1,8 +1,11 @@
 #!/bin/bash
 # usage: packaging/build-deb.sh [--no-lintian]
-# Builds the Debian package and leaves signal-agent_VERSION_ARCH.deb in build/ (debug symbols,
-# .changes and the list of its parts in build/deb/). The same tree gives the same bytes.
+# Builds the Debian package and leaves signal-agent_VERSION_ARCH.deb in build/ (debug symbols and
+# .changes in build/deb/), beside it the list of its parts; and, out of the same build, a tarball and,
+# where rpmbuild is at hand, an rpm. The same tree gives the same bytes. Needs the groups build and
+# package of dependencies.txt.
 set -euo pipefail
+umask 022
 cd "$(dirname "$0")/.."
 version=$(dpkg-parsechangelog -l packaging/debian/changelog -S Version)
 arch=$(dpkg --print-architecture)
@@ -40,8 +43,25 @@ cp -r "$work/npm/node_modules" "$tree/agent/admin/web/"
 export CCACHE_DIR=${CCACHE_DIR:-$HOME/.cache/ccache}
 (cd "$tree" && dpkg-buildpackage --build=binary --no-sign)
 cp "$work/signal-agent_${version}_$arch.deb" build/
+
+# Both hold the program as it was linked here, so they are for machines with the same libraries.
+export SOURCE_DATE_EPOCH
+SOURCE_DATE_EPOCH=$(dpkg-parsechangelog -l packaging/debian/changelog -S Timestamp)
+built=("$tree"/obj-*)
+folder=signal-agent-$version-$(uname -m)
+rm -rf "${work:?}/$folder"
+DESTDIR=$work/$folder cmake --install "${built[0]}" --strip >/dev/null
+tar --create --directory="$work" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
+  "$folder" | gzip --no-name -9 > "build/$folder.tar.gz"
+if command -v rpmbuild >/dev/null; then
+  (cd "${built[0]}" && rm -f ./*.rpm && cpack -G RPM >cpack.log || { cat cpack.log >&2; exit 1; })
+  cp "${built[0]}"/*.rpm build/
+else
+  echo "no rpm: rpmbuild is not here"
+fi
+
 packaging/sbom.py "build/signal-agent_${version}_$arch.deb" > "build/signal-agent_${version}_$arch.spdx.json"
 if [ "${1:-}" != --no-lintian ]; then
   lintian --fail-on error,warning --info --display-info "build/signal-agent_${version}_$arch.deb"
 fi
-ls -l "build/signal-agent_${version}_$arch.deb"
+ls -l build/signal-agent[-_]*

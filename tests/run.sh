@@ -11,7 +11,7 @@ started=$SECONDS
 stage() { printf '\n=== %s (after %d s)\n' "$*" $((SECONDS - started)); }
 
 stage "packages of Debian"
-packaging/install-dependencies.sh build test
+packaging/install-dependencies.sh build package test
 
 stage "build"
 cmake --preset release
@@ -22,7 +22,8 @@ python3 tests/support/kafka_broker.py fetch >/dev/null
 python3 tests/e2e/sdks.py fetch >/dev/null
 
 stage "tests"
-ctest --preset release --parallel "$(nproc)" --no-tests=error "$@"
+# One more than there are cores: the tests on a real broker run one after the other and mostly wait.
+ctest --preset release --parallel $(($(nproc) + 1)) --no-tests=error "$@"
 if skipped=$(grep '^not run: ' build/release/Testing/Temporary/LastTest.log); then
   printf '\nNOT EVERYTHING WAS TESTED:\n%s\n' "$skipped"
 fi

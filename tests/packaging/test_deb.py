@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The Debian package: it builds, lintian has nothing to say, it holds what it must, and (with
+"""The packages: they build, lintian has nothing to say, they hold what they must, and (with
 SIGNAL_AGENT_PROOF=full) another build in another folder gives the same bytes.
 
 usage: test_deb.py SOURCE_DIR
@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import unittest
 
@@ -29,28 +30,58 @@ MUST_HOLD = {
 }
 
 
-def build(tree):
-    """Builds the package of a tree; lintian is part of the script and fails it."""
-    for old in (tree / "build").glob("signal-agent_*"):
+# The same by the rules of other distributions, in tarball and rpm.
+ELSEWHERE = {
+    "/usr/bin/signal-agent", "/usr/lib/systemd/system/signal-agent.service", "/usr/lib/sysusers.d/signal-agent.conf",
+    "/etc/signal-agent/agent.toml", "/etc/signal-agent/conf.d", "/usr/share/man/man1/signal-agent.1",
+    "/usr/share/man/man5/signal-agent.toml.5", "/usr/share/man/man7/signal-agent-operating.7",
+    "/usr/share/bash-completion/completions/signal-agent", "/usr/share/zsh/site-functions/_signal-agent",
+    "/usr/share/fish/vendor_completions.d/signal-agent.fish", "/usr/share/signal-agent/signal-agent.rules.yml",
+    "/usr/share/signal-agent/signal-agent.dashboard.json", "/usr/share/doc/signal-agent/LICENSE",
+    "/usr/share/doc/signal-agent/copyright", "/usr/share/doc/signal-agent/README.md",
+    "/usr/share/doc/signal-agent/OPERATING.md",
+}
+KINDS = ("deb", "spdx.json", "tar.gz", "rpm")
+
+
+def build(tree, **environment):
+    """Builds the packages of a tree, by kind; lintian is part of the script and fails it."""
+    for old in (tree / "build").glob("signal-agent[-_]*"):
         old.unlink()
-    done = subprocess.run([tree / "packaging" / "build-deb.sh"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, timeout=BUILD_SECONDS)
+    done = subprocess.run(["nice", tree / "packaging" / "build-deb.sh"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, timeout=BUILD_SECONDS, env={**os.environ, **environment})
     if done.returncode != 0:
         raise AssertionError(f"build-deb.sh: exit {done.returncode}\n{done.stdout[-4000:]}")
-    found = list((tree / "build").glob("signal-agent_*.deb"))
-    if len(found) != 1:
-        raise AssertionError(f"packages: {found}")
-    return found[0], done.stdout
+    made = {}
+    for kind in KINDS:
+        found = list((tree / "build").glob(f"signal-agent[-_]*.{kind}"))
+        if len(found) != 1:
+            raise AssertionError(f"{kind}: {found}")
+        made[kind] = found[0]
+    return made, done.stdout
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def output(*command):
+    return subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout
 
 
 def dpkg_deb(*arguments):
-    return subprocess.run(["dpkg-deb", *map(str, arguments)], check=True, capture_output=True, text=True).stdout
+    return output("dpkg-deb", *arguments)
 
 
-class Deb(unittest.TestCase):
+def rpm(*arguments):
+    return output("rpm", "--query", "--package", *arguments)
+
+
+class Packages(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.deb, cls.log = build(SOURCE)
+        cls.made, cls.log = build(SOURCE)
+        cls.deb = cls.made["deb"]
         cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         dpkg_deb("--raw-extract", cls.deb, cls.folder / "tree")
         cls.tree = cls.folder / "tree"
@@ -94,8 +125,7 @@ class Deb(unittest.TestCase):
 
     def test_the_program_is_hardened(self):
         program = str(self.tree / "usr" / "bin" / "signal-agent")
-        elf = subprocess.run(["readelf", "--wide", "--file-header", "--program-headers", "--dynamic", program],
-                             check=True, capture_output=True, text=True).stdout
+        elf = output("readelf", "--wide", "--file-header", "--program-headers", "--dynamic", program)
         self.assertRegex(elf, r"Type:\s+DYN")
         self.assertIn("GNU_RELRO", elf)
         self.assertIn("BIND_NOW", elf)
@@ -105,21 +135,64 @@ class Deb(unittest.TestCase):
         self.assertNotIn(str(SOURCE).encode(), (self.tree / "usr" / "bin" / "signal-agent").read_bytes())
 
     def test_the_bill_of_materials_names_every_linked_library(self):
-        document = json.loads(self.deb.with_suffix(".spdx.json").read_text())
+        document = json.loads(self.made["spdx.json"].read_text())
         names = {part["name"] for part in document["packages"]}
         self.assertLessEqual({"signal-agent", "librocksdb7.8", "librdkafka1", "libssl3", "lit-html"}, names)
-        digest = hashlib.sha256(self.deb.read_bytes()).hexdigest()
-        self.assertEqual(document["packages"][0]["checksums"][0]["checksumValue"], digest)
+        self.assertEqual(document["packages"][0]["checksums"][0]["checksumValue"], digest(self.deb))
         for part in document["packages"]:
             self.assertTrue(part["versionInfo"], part["name"])
 
+    def test_the_tarball_holds_the_same_by_the_rules_of_other_distributions(self):
+        with tarfile.open(self.made["tar.gz"]) as tarball:
+            members = tarball.getmembers()
+        top = members[0].name
+        self.assertRegex(top, r"^signal-agent-[0-9.]+-\w+$")
+        self.assertEqual(ELSEWHERE - {member.name.removeprefix(top) for member in members}, set())
+        for member in members:
+            self.assertEqual((member.uid, member.gid), (0, 0), member.name)
+            self.assertFalse(member.mode & 0o7022, f"{member.name}: {member.mode:o}")
+
+    def test_the_rpm_holds_the_same_and_no_folder_of_others(self):
+        package = self.made["rpm"]
+        held = set(rpm("--list", package).split())
+        self.assertEqual(ELSEWHERE - held, set())
+        folders = set(rpm("--queryformat", "[%{FILEMODES:perms} %{FILENAMES}\\n]", package).splitlines())
+        self.assertEqual({line.split()[1] for line in folders if line.startswith("d")},
+                         {"/etc/signal-agent", "/etc/signal-agent/conf.d", "/usr/share/signal-agent",
+                          "/usr/share/doc/signal-agent"})
+        owners = rpm("--queryformat", "[%{FILEUSERNAME}:%{FILEGROUPNAME}\\n]", package).split()
+        self.assertEqual(set(owners), {"root:root"})
+
+    def test_the_rpm_keeps_settings_and_names_the_licence(self):
+        package = self.made["rpm"]
+        flags = dict(line.split()[::-1] for line in
+                     rpm("--queryformat", "[%{FILEFLAGS:fflags} %{FILENAMES}\\n]", package).splitlines() if line[0] != " ")
+        self.assertEqual(flags["/etc/signal-agent/agent.toml"], "cn", "%config(noreplace)")
+        self.assertIn("l", flags["/usr/share/doc/signal-agent/LICENSE"])
+        self.assertIn("l", flags["/usr/share/doc/signal-agent/copyright"])
+        self.assertEqual(rpm("--queryformat", "%{LICENSE}", package), "Apache-2.0 AND BSD-3-Clause")
+        self.assertIn("accepts events over HTTP", rpm("--queryformat", "%{DESCRIPTION}", package))
+
+    def test_the_rpm_makes_the_user_and_never_deletes_the_spool(self):
+        scripts = rpm("--scripts", self.made["rpm"])
+        self.assertIn("systemd-sysusers signal-agent.conf", scripts)
+        self.assertIn("systemctl preset signal-agent.service", scripts)
+        self.assertIn("systemctl try-restart signal-agent.service", scripts)
+        self.assertNotIn("rm ", scripts)
+        self.assertRegex(scripts, r"(?s)preuninstall.*\$1\" -eq 0 .*disable --now signal-agent.service")
+
+    def test_every_package_names_the_same_maintainer(self):
+        contact = dpkg_deb("--field", self.deb, "Maintainer").strip()
+        self.assertIn(f" -- {contact}  ", (SOURCE / "packaging" / "debian" / "changelog").read_text())
+        self.assertEqual(contact.split(" <")[0], rpm("--queryformat", "%{VENDOR}", self.made["rpm"]))
+
     if FULL_PROOF:
         def test_another_build_in_another_folder_gives_the_same_bytes(self):
+            mine = {kind: digest(path) for kind, path in self.made.items()}
             other = self.folder / "elsewhere" / "tree"
             shutil.copytree(SOURCE, other, ignore=shutil.ignore_patterns("build", "node_modules"), symlinks=True)
-            again, _ = build(other)
-            self.assertEqual(hashlib.sha256(again.read_bytes()).hexdigest(),
-                             hashlib.sha256(self.deb.read_bytes()).hexdigest())
+            again, _ = build(other, CCACHE_DISABLE="1", TZ="Asia/Kathmandu", LC_ALL="C")
+            self.assertEqual({kind: digest(path) for kind, path in again.items()}, mine)
 
 
 if __name__ == "__main__":
