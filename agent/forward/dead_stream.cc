@@ -33,6 +33,7 @@ Result<const spool::DeadLetter*> DeadStream::peek(const std::set<std::uint64_t>&
     read_at_ = now;
     next_ = 0;
     finished_ = page_.size() < which_.limit;
+    empty_ = page_.empty() && which_.after.value == 0;
     if (!page_.empty()) which_.after = page_.back().seq;
   }
 }
@@ -53,7 +54,12 @@ void DeadStream::restart() {
   page_.clear();
   next_ = 0;
   finished_ = false;
+  empty_ = false;
   which_.after = {};
+}
+
+void DeadStream::rewind() {
+  if (!empty_) restart();
 }
 
 }  // namespace signal_agent::forward

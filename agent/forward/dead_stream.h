@@ -23,8 +23,12 @@ class DeadStream {
   /// What was read ahead a while ago is read again: it may have been discarded.
   Result<const spool::DeadLetter*> peek(const std::set<std::uint64_t>& skip, Time now);
   spool::DeadLetter take();
-  /// Begins again with the oldest: what failed meanwhile comes once more.
+  /// Begins again with the oldest, for there may be new ones.
   void restart();
+  /// Begins again with the oldest: what was taken and is not settled comes once more. There are no
+  /// new ones, so a stream in which nothing was found is not read again: that is a walk over every
+  /// dead letter of the integration.
+  void rewind();
   /// It is settled: what was read ahead of it is no longer true.
   void forget(spool::Seq seq);
 
@@ -36,6 +40,7 @@ class DeadStream {
   std::size_t next_ = 0;
   Time read_at_{};
   bool finished_ = false;
+  bool empty_ = false;  // read from the oldest on, and nothing was there
 };
 
 }  // namespace signal_agent::forward

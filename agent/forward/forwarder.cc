@@ -1188,8 +1188,8 @@ void Forwarder::Impl::rewind() {
   batch_ = {};
   batch_next_ = 0;
   damage_next_ = 0;
-  replay_.restart();
-  release_.restart();
+  replay_.rewind();
+  release_.rewind();
   spool_.set_sent(options_.cursor, window_.last_taken());
 }
 
