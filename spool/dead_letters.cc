@@ -80,10 +80,9 @@ Result<DeadLetter> DeadLetters::load(CursorId cursor, Seq seq, const DeadHeader&
   letter.seq = seq;
   letter.why = header.why;
   letter.replaying = header.replaying;
-  rocksdb::ReadOptions options;
-  options.fill_cache = false;
+  // Through the block cache: they are read one after the other, and a block holds dozens.
   const rocksdb::Status status =
-      store_.db().Get(options, store_.dead_letters(), dead_key('e', cursor, seq), &letter.encoded);
+      store_.db().Get({}, store_.dead_letters(), dead_key('e', cursor, seq), &letter.encoded);
   if (!status.ok()) return error_of(status, "reading dead letter " + std::to_string(seq.value));
   if (auto event = decode_event(letter.encoded, seq); !event)
     return std::move(event).error().with_context("dead letter " + std::to_string(seq.value));

@@ -36,12 +36,11 @@ std::vector<const CursorRecord*> Transaction::cursors() const {
 }
 
 Result<std::string> Transaction::event_bytes(Seq seq) const {
-  rocksdb::ReadOptions options;
-  options.fill_cache = false;
   std::string bytes;
   const SeqKey key = seq_key(seq.value);
+  // Through the block cache: what is buried together lies together, and a block holds dozens.
   const rocksdb::Status status =
-      store_.db().Get(options, store_.events(), rocksdb::Slice(key.data(), key.size()), &bytes);
+      store_.db().Get({}, store_.events(), rocksdb::Slice(key.data(), key.size()), &bytes);
   if (!status.ok()) return error_of(status, "reading event " + std::to_string(seq.value));
   if (auto event = decode_event(bytes, seq); !event) return std::move(event).error();
   return bytes;
