@@ -6,11 +6,9 @@
 //
 // Prints rate and CPU per event. No thresholds: a reader judges, on a machine that does nothing
 // else.
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -25,20 +23,12 @@
 #include "config/base/log.h"
 #include "kafka/mock_cluster.h"
 #include "spool/spool.h"
+#include "tests/bench/filled_spool.h"
 
 namespace signal_agent {
 namespace {
 
 using namespace std::chrono_literals;
-
-double cpu_seconds() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& time) {
-    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
 
 /// Stores everything at once, in memory nobody looks at.
 class Sink final : public kafka::Producer {
@@ -76,42 +66,6 @@ class Sink final : public kafka::Producer {
   std::uint64_t bytes_ = 0;
   std::int64_t offset_ = 0;
 };
-
-std::unique_ptr<spool::Spool> open(const std::filesystem::path& dir) {
-  spool::Spool::Options options;
-  options.dir = dir;
-  options.limits.min_free_bytes = 0;
-  auto opened = spool::Spool::open(std::move(options));
-  if (!opened) {
-    std::fprintf(stderr, "forward_bench: %s\n", opened.error().message.c_str());
-    std::exit(1);
-  }
-  return *std::move(opened);
-}
-
-void fill(spool::Spool& spool, std::size_t events, std::size_t bytes) {
-  std::atomic<std::size_t> open{0};
-  std::string value(bytes, 'x');
-  for (std::size_t done = 0; done < events;) {
-    spool::AppendBatch batch;
-    for (int i = 0; i < 500 && done < events; ++i, ++done) {
-      for (std::size_t j = 0; j < bytes; j += 7) value[j] = static_cast<char>('a' + rand() % 26);
-      const std::string key = "user-" + std::to_string(done % 1000);
-      spool::NewEvent event;
-      event.accepted_ms = system_clock().wall_ms();
-      event.key_kind = spool::KeyKind::kUser;
-      event.key = key;
-      event.has_name = true;
-      event.name = "Clicked";
-      event.value = value;
-      batch.add(event);
-    }
-    while (open > 8) std::this_thread::sleep_for(1ms);
-    ++open;
-    spool.append(std::move(batch), [&open](Result<spool::Appended>) { --open; });
-  }
-  while (open > 0) std::this_thread::sleep_for(1ms);
-}
 
 void drain(const char* name, spool::Spool& spool, const std::string& cursor_name,
            std::size_t events, const KafkaConfig& config, kafka::ProducerFactory producers) {
@@ -171,7 +125,7 @@ int run(int argc, char** argv) {
   log::configure(log::Level::kWarn, log::Format::kLogfmt);
   std::string pattern = (std::filesystem::temp_directory_path() / "forward-bench-XXXXXX").string();
   const std::filesystem::path dir = mkdtemp(pattern.data());
-  auto spool = open(dir);
+  auto spool = open_spool(dir);
   // Every drain has a cursor of its own, made before there are events, so that all are kept.
   for (int i = 0; i < rounds; ++i) {
     for (const char* kind : {"loop", "kafka"}) {
