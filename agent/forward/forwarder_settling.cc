@@ -1,0 +1,112 @@
+#include "agent/forward/forwarder_impl.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "config/base/log.h"
+
+namespace signal_agent::forward {
+namespace {
+
+constexpr std::size_t kBuryBatchBytes = 4 * kMiB;
+
+}  // namespace
+
+void Forwarder::Impl::settle() {
+  const std::uint64_t before = passed_.acked;
+  window_.advance(passed_);
+  passed_unsynced_ += passed_.acked - before;
+  if (spool_failed_) return;
+  if (!start_asked_) {
+    start_asked_ = true;
+    submit_progress(spool::Urgency::kSync);
+    outstanding_.back().starting = true;
+    return;
+  }
+  if (!to_bury_.empty() && !bury_outstanding_ && now_ >= bury_retry_at_) submit_bury();
+
+  const bool changed = passed_.mark.value != 0 || !replayed_.empty() || !updated_.empty();
+  if (!changed && outstanding_.empty()) return;
+  // Two at a time: while one is being synced the next waits at the committer.
+  const bool syncing = std::ranges::count_if(outstanding_, &Outstanding::sync) >= 2;
+  const bool needed = 2 * unsynced() >= delivery_.window_events || (stopping_ && in_flight_ == 0) ||
+                      (changed && releasing());
+  if (needed && !syncing) {
+    submit_progress(spool::Urgency::kSync);
+  } else if (changed && outstanding_.empty()) {
+    submit_progress(spool::Urgency::kRide);
+  }
+}
+
+void Forwarder::Impl::submit_progress(spool::Urgency urgency) {
+  Outstanding mine;
+  mine.id = next_id_++;
+  mine.sync = urgency == spool::Urgency::kSync;
+  spool::Settlement change;
+  change.mark = passed_.mark;
+  change.acked = passed_.acked;
+  change.filtered = std::move(passed_.filtered);
+  for (const spool::Seq last : passed_.damaged) {
+    if (auto lost = damage_.extract(last.value)) {
+      change.damaged.push_back(std::move(lost.mapped()));
+    }
+  }
+  mine.acked = passed_.acked;
+  for (const spool::Seq seq : replayed_) mine.letters.push_back(seq.value);
+  for (const spool::DeadLetter& letter : updated_) mine.letters.push_back(letter.seq.value);
+  mine.updates = !updated_.empty();
+  change.replayed = std::move(replayed_);
+  change.update = std::move(updated_);
+  passed_ = {};
+  replayed_.clear();
+  updated_.clear();
+  const std::uint64_t id = mine.id;
+  outstanding_.push_back(std::move(mine));
+  spool_.settle(
+      options_.cursor, std::move(change), urgency,
+      [signal = signal_, id](Result<void> outcome) { signal->complete(id, std::move(outcome)); });
+}
+
+/// The oldest of what is to be buried, in one settlement of its own: when the dead letters are full
+/// it alone fails, and comes again. The spool copies the bytes.
+void Forwarder::Impl::submit_bury() {
+  std::ranges::sort(to_bury_, {}, &Burial::seq);
+  Outstanding mine;
+  mine.id = next_id_++;
+  mine.sync = true;
+  spool::Settlement change;
+  std::uint64_t bytes = 0;
+  while (!to_bury_.empty() && change.bury.size() < kBuryBatchEvents && bytes < kBuryBatchBytes) {
+    Burial& burial = to_bury_.front();
+    spool::DeadLetter& letter = change.bury.emplace_back();
+    letter.cursor = options_.cursor;
+    letter.seq = {burial.seq};
+    letter.why = burial.why;
+    bytes += burial.bytes;
+    mine.buried.push_back(std::move(burial));
+    to_bury_.pop_front();
+  }
+  bury_outstanding_ = true;
+  const spool::DeadReason& why = mine.buried.front().why;
+  if (!dead_full_) {
+    log::warn("events go to the dead letters", {{"integration", options_.name},
+                                                {"code", why.code},
+                                                {"count", mine.buried.size()},
+                                                {"first", mine.buried.front().seq},
+                                                {"seen", why.text}});
+  }
+  const std::uint64_t id = mine.id;
+  outstanding_.push_back(std::move(mine));
+  spool_.settle(
+      options_.cursor, std::move(change), spool::Urgency::kSync,
+      [signal = signal_, id](Result<void> outcome) { signal->complete(id, std::move(outcome)); });
+}
+
+bool Forwarder::Impl::settled_all() const {
+  if (spool_failed_) return true;
+  const bool burying = bury_outstanding_ || (!to_bury_.empty() && !dead_full_);
+  return !burying && outstanding_.empty() && passed_.mark.value == 0 && replayed_.empty() &&
+         updated_.empty();
+}
+
+}  // namespace signal_agent::forward
