@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Ten thousand dead letters: the operator's commands stay quick, a replay keeps the order, kill -9 in
-the middle of one loses none, and what is discarded is counted.
+the middle of one loses none, what is discarded is counted, and a stopped spool shows and exports the same.
 """
 import json
 import time
@@ -96,6 +96,14 @@ class DeadLetters(BrokerCase):
         agent, load, buried = self.expired()
         exported = self.quick(agent, "export")
         self.assertEqual(exported.count("\n"), buried)
+        seq = json.loads(self.quick(agent, "list", "--json").splitlines()[0])["seq"]
+        shown = self.quick(agent, "show", str(seq))
+        self.assertEqual(agent.terminate(), 0)
+        self.assertEqual(self.quick(agent, "export"), exported, "the stopped spool says something else")
+        self.assertEqual(self.quick(agent, "show", str(seq)), shown)
+        refused = agent.command("dead-letters", "discard", "--all", "--confirm", str(buried))
+        self.assertNotEqual(refused.returncode, 0, "discarded from a stopped spool")
+        agent.start()
         file = self.directory / "dead.ndjson"
         file.write_text(exported)
         self.quick(agent, "discard", "--all", "--confirm", str(buried))

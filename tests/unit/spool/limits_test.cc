@@ -200,6 +200,37 @@ TEST_F(LimitsTest, AFullDiskStopsIntakeOnlyAndOpensAgainByItself) {
   EXPECT_TRUE(store_count(1).has_value());
 }
 
+TEST_F(LimitsTest, TheBallastIsGivenUpToOpenOnAFullDiskAndLaidByAgainWhenThereIsRoom) {
+  const std::filesystem::path ballast = options.dir / "ballast";
+  const auto pass_minutes = [&](int minutes) {
+    for (int second = 0; second < 60 * minutes; ++second) pass_a_second();
+  };
+  auto disk = std::make_unique<FaultyDisk>(dir.path(), 1);
+  options.env = disk->env();
+  open();
+  ASSERT_TRUE(store_count(5).has_value());
+  EXPECT_FALSE(std::filesystem::exists(ballast)) << "not while it opens";
+  pass_minutes(1);
+  ASSERT_TRUE(std::filesystem::exists(ballast));
+  EXPECT_EQ(std::filesystem::file_size(ballast), 48 * kMiB);
+
+  disk->set_free_bytes(64 * kMiB);
+  crash();
+  EXPECT_TRUE(std::filesystem::exists(ballast)) << "there was room enough";
+
+  disk->set_free_bytes(64 * kMiB - 1);
+  crash();
+  EXPECT_FALSE(std::filesystem::exists(ballast));
+  EXPECT_EQ(values_from({1}).size(), 5u);
+  EXPECT_TRUE(store_count(1).has_value());
+  pass_minutes(2);
+  EXPECT_FALSE(std::filesystem::exists(ballast)) << "what little there is, is needed";
+
+  disk->set_free_bytes(200 * kMiB);
+  pass_minutes(1);
+  EXPECT_TRUE(std::filesystem::exists(ballast));
+}
+
 // --- dedup
 // ---------------------------------------------------------------------------------------------
 
