@@ -2,9 +2,9 @@
 //
 //   spool_bench [--dir D] [--seconds S] [--waiting-gb N]
 //
-// Prints: commits of 1, 16, 128 and 1024 events of 1 KiB, alternating spool and log; bytes per
-// event on disk; device bytes per payload byte while keeping up; reopen time and anonymous memory
-// after kill -9 with N GB waiting.
+// Prints: commits of 1, 16, 128 and 1024 events of 1 KiB, alternating spool and log, with what each
+// wrote to the device per payload byte while keeping up; bytes per event on disk; reopen time and
+// anonymous memory after kill -9 with N GB waiting.
 #include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -93,14 +93,34 @@ Appended append(Spool& spool, AppendBatch batch) {
   return *result;
 }
 
-double log_rate(const std::filesystem::path& path, const std::vector<std::string>& payloads,
-                std::size_t size, double seconds) {
+struct Rate {
+  double events_per_second = 0;
+  double device_bytes_per_byte = 0;
+};
+
+/// Between its making and rate().
+class Meter {
+ public:
+  Rate rate(std::uint64_t events) const {
+    const auto count = static_cast<double>(events);
+    const auto written = static_cast<double>(field("/proc/self/io", "write_bytes:") - written_);
+    return {count / seconds_since(begun_), written / (count * 1024)};
+  }
+  double seconds() const { return seconds_since(begun_); }
+
+ private:
+  const std::uint64_t written_ = field("/proc/self/io", "write_bytes:");
+  const steady_clock::time_point begun_ = steady_clock::now();
+};
+
+Rate log_rate(const std::filesystem::path& path, const std::vector<std::string>& payloads,
+              std::size_t size, double seconds) {
   const int file = ::open(path.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_APPEND, 0640);
   std::size_t next = 0;
   std::uint64_t events = 0;
-  const auto begun = steady_clock::now();
+  const Meter meter;
   std::string buffer;
-  while (seconds_since(begun) < seconds) {
+  while (meter.seconds() < seconds) {
     buffer.clear();
     for (std::size_t i = 0; i < size; ++i) {
       buffer.append(16, 'h');
@@ -109,19 +129,19 @@ double log_rate(const std::filesystem::path& path, const std::vector<std::string
     if (::write(file, buffer.data(), buffer.size()) < 0 || ::fdatasync(file) != 0) std::exit(1);
     events += size;
   }
-  const double rate = static_cast<double>(events) / seconds_since(begun);
+  const Rate rate = meter.rate(events);
   ::close(file);
   std::filesystem::remove(path);
   return rate;
 }
 
 /// Keeps up: every commit is settled with the next.
-double spool_rate(Spool& spool, CursorId cursor, const std::vector<std::string>& payloads,
-                  std::size_t size, double seconds) {
+Rate spool_rate(Spool& spool, CursorId cursor, const std::vector<std::string>& payloads,
+                std::size_t size, double seconds) {
   std::size_t next = 0;
   std::uint64_t events = 0;
-  const auto begun = steady_clock::now();
-  while (seconds_since(begun) < seconds) {
+  const Meter meter;
+  while (meter.seconds() < seconds) {
     const Appended appended = append(spool, batch_of(payloads, size, next));
     Settlement settlement;
     settlement.mark = appended.last;
@@ -129,7 +149,7 @@ double spool_rate(Spool& spool, CursorId cursor, const std::vector<std::string>&
     spool.settle(cursor, std::move(settlement), Urgency::kRide, [](Result<void>) {});
     events += size;
   }
-  return static_cast<double>(events) / seconds_since(begun);
+  return meter.rate(events);
 }
 
 void reopen_with(const std::filesystem::path& dir, double gigabytes,
@@ -189,32 +209,32 @@ int run(int argc, char** argv) {
   // First, while this process is small: fork and measure what an opening alone takes.
   if (gigabytes > 0) reopen_with(dir / "waiting", gigabytes, payloads);
 
-  std::printf("%8s %14s %14s %7s %7s\n", "events", "spool/s", "log/s", "ratio", "target");
+  std::printf("%8s %14s %14s %7s %7s %14s %14s\n", "events", "spool/s", "log/s", "ratio", "target",
+              "spool bytes", "log bytes");
   auto spool = open(dir / "spool");
   const CursorId cursor = spool->attach("bench", Start::kOldest)->id;
   const std::pair<std::size_t, double> sizes[] = {{1, 0.9}, {16, 0.8}, {128, 0.5}, {1024, 0.33}};
   for (const auto& [size, target] : sizes) {
     std::vector<double> ratios;
-    double ours = 0, theirs = 0;
+    Rate ours, theirs;
     for (int round = 0; round < 3; ++round) {
-      const double log = log_rate(dir / "log", payloads, size, seconds);
-      const double rate = spool_rate(*spool, cursor, payloads, size, seconds);
-      ratios.push_back(rate / log);
-      ours += rate / 3;
-      theirs += log / 3;
+      const Rate log = log_rate(dir / "log", payloads, size, seconds);
+      const Rate rate = spool_rate(*spool, cursor, payloads, size, seconds);
+      ratios.push_back(rate.events_per_second / log.events_per_second);
+      ours.events_per_second += rate.events_per_second / 3;
+      ours.device_bytes_per_byte += rate.device_bytes_per_byte / 3;
+      theirs.events_per_second += log.events_per_second / 3;
+      theirs.device_bytes_per_byte += log.device_bytes_per_byte / 3;
     }
     std::sort(ratios.begin(), ratios.end());
-    std::printf("%8zu %14.0f %14.0f %7.2f %7.2f\n", size, ours, theirs, ratios[1], target);
+    std::printf("%8zu %14.0f %14.0f %7.2f %7.2f %14.2f %14.2f\n", size, ours.events_per_second,
+                theirs.events_per_second, ratios[1], target, ours.device_bytes_per_byte,
+                theirs.device_bytes_per_byte);
   }
-  const std::uint64_t written = field("/proc/self/io", "write_bytes:");
-  const std::uint64_t stored = spool->stats().events_stored;
-  const double kept_up = spool_rate(*spool, cursor, payloads, 128, 3 * seconds);
-  const std::uint64_t events = spool->stats().events_stored - stored;
+  const Rate kept_up = spool_rate(*spool, cursor, payloads, 128, 3 * seconds);
   std::printf(
       "keeping up at 128: %.0f events/s, device bytes per payload byte %.2f, RssAnon %llu kB\n",
-      kept_up,
-      static_cast<double>(field("/proc/self/io", "write_bytes:") - written) /
-          (static_cast<double>(events) * 1024),
+      kept_up.events_per_second, kept_up.device_bytes_per_byte,
       static_cast<unsigned long long>(field("/proc/self/status", "RssAnon:")));
   spool->close();
   spool.reset();
