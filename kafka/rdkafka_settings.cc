@@ -112,9 +112,10 @@ std::vector<Property> producer_properties(const ProducerOptions& options, int rd
   set("topic.metadata.propagation.max.ms", "5000");
   set("topic.metadata.refresh.interval.ms", "180000");
 
-  // The back-off is also how long repaired credentials wait.
-  set("reconnect.backoff.ms", "200");
-  set("reconnect.backoff.max.ms", "1500");
+  // The back-off is how long delivery waits once the cluster is back, and repaired credentials too.
+  // As short as that of Java's clients, for a fleet comes back at once.
+  set("reconnect.backoff.ms", "100");
+  set("reconnect.backoff.max.ms", "1000");
   set("socket.timeout.ms", "30000");
   set("socket.connection.setup.timeout.ms", "10000");
   set("socket.nagle.disable", "true");

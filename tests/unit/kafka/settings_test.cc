@@ -130,8 +130,8 @@ TEST(Settings, LingerIsTheOverrideThenTheIntegrationsThenOurs) {
   EXPECT_EQ(value(options, "linger.ms"), "300");
 }
 
-TEST(Settings, RepairedCredentialsNeverWaitLongerThanTwoSeconds) {
-  EXPECT_LE(number(confluent(), "reconnect.backoff.max.ms"), 2000U);
+TEST(Settings, ALostOrRefusedConnectionIsTriedAgainWithinASecond) {
+  EXPECT_LE(number(confluent(), "reconnect.backoff.max.ms"), 1000U);
   EXPECT_LE(number(confluent(), "reconnect.backoff.ms"),
             number(confluent(), "reconnect.backoff.max.ms"));
 }
