@@ -28,6 +28,7 @@ void Forwarder::Impl::look_at_health(bool now) {
   const bool was_up = health_.brokers_up > 0;
   health_ = producer_->health();
   if (!was_up && health_.brokers_up > 0) quiet_since_ = now_;
+  if (health_.brokers_up > 0) ever_up_ = true;
   trouble_.observe(health_, now_);
   if (health_.fatal && !(purging_ && purge_destroys_)) {
     const kafka::Classification found = kafka::classify(health_.fatal_error, true);
@@ -187,7 +188,8 @@ void Forwarder::Impl::finish_purge() {
 void Forwarder::Impl::replace_producer(std::string_view reason, milliseconds patience) {
   if (!producer_) return;  // the next one is made from the new settings anyway
   replace_reason_ = reason;
-  replace_deadline_ = now_ + patience;
+  // One that never reached a broker (its address was wrong, say) has nothing stored anywhere.
+  replace_deadline_ = ever_up_ ? now_ + patience : now_;
   draining_ = true;
 }
 
@@ -237,6 +239,7 @@ void Forwarder::Impl::create_producer() {
   circuit_.new_producer(now_);
   created_at_ = now_;
   quiet_since_ = now_;
+  ever_up_ = false;
   health_at_ = {};
 }
 

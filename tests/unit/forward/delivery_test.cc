@@ -378,6 +378,21 @@ TEST_F(Delivery, NewSettingsDuringAnOutageWaitNoLongerThanTheDrainDeadline) {
   EXPECT_EQ(cluster.stored_seqs(), seqs(1, 20));
 }
 
+TEST_F(Delivery, AnAddressThatNeverAnsweredIsCorrectedWithoutWaitingForIt) {
+  cluster.reachable = false;
+  store_many(10);
+  start();
+  pass(20s);
+  EXPECT_EQ(cluster.made().size(), 1u);
+  config.bootstrap_servers = "right:9092";
+  forwarder->apply(config, delivery);
+  pass(2s);
+  EXPECT_EQ(cluster.made().size(), 2u);
+  cluster.reachable = true;
+  ASSERT_TRUE(until([&] { return nothing_pending(); }));
+  EXPECT_EQ(cluster.stored_seqs(), seqs(1, 10));
+}
+
 TEST_F(Delivery, StoppingSettlesWhatIsInFlight) {
   store_many(100);
   start();
