@@ -256,7 +256,7 @@ struct Forwarder::Impl {
   Time quiet_since_{};  // the last report, or the moment a broker or an event appeared
   Time created_at_{};
   bool ever_up_ = false;  // a broker, since then
-  Time progress_at_{};  // the last stored event, or nothing pending
+  Time progress_at_{};    // the last stored event, or nothing pending
   bool metadata_asked_ = false;
   std::int64_t metadata_asked_ms_ = 0;
   Time metadata_asked_at_{};
