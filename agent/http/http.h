@@ -20,7 +20,7 @@ struct Peer {
   bool loopback = false;
 };
 
-/// One complete request; owned by the handler it is given to.
+/// One complete request; the handler it is given to may take it.
 struct Request {
   std::string method;  // GET, POST ...
   std::string path;    // decoded, without query; never contains "..", NUL or an empty segment
@@ -101,8 +101,9 @@ class Responder {
   std::shared_ptr<Sink> sink_;
 };
 
-/// Runs on the server's io thread: must not block, touch the disk or throw.
-using Handler = std::function<void(Request, Responder)>;
+/// Runs on the server's io thread: must not block, touch the disk or throw. A body that the handler
+/// leaves where it is lends its memory to the next request.
+using Handler = std::function<void(Request&&, Responder)>;
 /// Looks at the head before the body is read (and before 100 Continue). An answer ends the request.
 using HeadCheck = std::function<std::optional<Response>(const Request& head)>;
 

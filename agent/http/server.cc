@@ -715,6 +715,13 @@ class ServerImpl final : public Server {
     responses_[static_cast<std::size_t>(std::clamp(status / 100, 0, 5))].fetch_add(
         1, std::memory_order_relaxed);
   }
+  /// Memory of the last body, if it was a small one; malloc is slow beyond a kilobyte.
+  std::string spare_body() { return std::exchange(spare_body_, std::string()); }
+  void keep_body(std::string body) {
+    if (body.capacity() > kFirstBuffer) return;
+    body.clear();
+    spare_body_ = std::move(body);
+  }
   void forget(Session& session);
   void progressed();
 
@@ -752,6 +759,7 @@ class ServerImpl final : public Server {
   asio::steady_timer sweep_timer_{io_};
   std::string date_ = http_date();
   SteadyTime now_ = steady_now();
+  std::string spare_body_;
   bool ending_ = false;  // stop() waits: idle connections end
   log::Interval table_full_log_{std::chrono::seconds(30)};
 
@@ -1039,6 +1047,7 @@ void Session::begin_body() {
   const std::uint64_t first =
       chunked_ ? kFirstBuffer : std::min<std::uint64_t>(body_length_, kBodyStep);
   if (!take_budget(first)) return;
+  request_.body = server_.spare_body();
   request_.body.reserve(first + kBodySlack);
   owe_continue_ = parser_.expects_continue() && begin_ == end_;
 }
@@ -1114,11 +1123,13 @@ void Session::dispatch() {
   phase_ = Phase::kHead;
   parser_.next();
   since_ = server_.now();
+  Request request = std::exchange(request_, Request());
   try {
-    handler(std::exchange(request_, Request()), Responder(std::move(slot)));
+    handler(std::move(request), Responder(std::move(slot)));
   } catch (const std::exception& error) {
     log::error("http handler threw; this is a bug", {{"what", error.what()}});
   }
+  server_.keep_body(std::move(request.body));
 }
 
 /// Before the body was read. A body that lies there whole is skipped, else the connection ends.

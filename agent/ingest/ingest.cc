@@ -277,7 +277,7 @@ struct Ingest::Impl : std::enable_shared_from_this<Ingest::Impl> {
            http::equal_ignoring_case(encoding, "x-gzip");
   }
 
-  void handle(http::Request request, http::Responder responder,
+  void handle(http::Request& request, http::Responder responder,
               std::optional<spool::EventType> path_type) {
     auto work = std::make_shared<Work>();
     work->responder = std::move(responder);
@@ -419,8 +419,8 @@ void Ingest::add_routes(http::Router& router) {
   const auto add = [&](std::string_view path, std::optional<spool::EventType> type) {
     router.add(
         "POST", path,
-        [impl = impl_, type](http::Request request, http::Responder responder) {
-          impl->handle(std::move(request), std::move(responder), type);
+        [impl = impl_, type](http::Request&& request, http::Responder responder) {
+          impl->handle(request, std::move(responder), type);
         },
         options);
   };
