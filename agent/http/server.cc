@@ -1,13 +1,9 @@
 #include "agent/http/server.h"
 
-#include <fcntl.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -21,12 +17,13 @@
 #include <boost/asio/steady_timer.hpp>
 #include <cerrno>
 #include <cstring>
-#include <ctime>
 #include <deque>
 #include <list>
 #include <optional>
 #include <thread>
 
+#include "agent/http/answer.h"
+#include "agent/http/listener.h"
 #include "agent/http/request_parser.h"
 #include "config/base/check.h"
 #include "config/base/log.h"
@@ -52,82 +49,6 @@ constexpr auto kFullTableRest = std::chrono::milliseconds(100);
 
 SteadyTime steady_now() {
   return std::chrono::steady_clock::now();
-}
-
-std::string errno_text(int number) {
-  return std::strerror(number);
-}
-
-std::string_view reason_phrase(int status) {
-  switch (status) {
-    case 200:
-      return "OK";
-    case 201:
-      return "Created";
-    case 202:
-      return "Accepted";
-    case 204:
-      return "No Content";
-    case 301:
-      return "Moved Permanently";
-    case 302:
-      return "Found";
-    case 303:
-      return "See Other";
-    case 304:
-      return "Not Modified";
-    case 400:
-      return "Bad Request";
-    case 401:
-      return "Unauthorized";
-    case 403:
-      return "Forbidden";
-    case 404:
-      return "Not Found";
-    case 405:
-      return "Method Not Allowed";
-    case 409:
-      return "Conflict";
-    case 411:
-      return "Length Required";
-    case 413:
-      return "Content Too Large";
-    case 415:
-      return "Unsupported Media Type";
-    case 417:
-      return "Expectation Failed";
-    case 422:
-      return "Unprocessable Content";
-    case 429:
-      return "Too Many Requests";
-    case 431:
-      return "Request Header Fields Too Large";
-    case 500:
-      return "Internal Server Error";
-    case 501:
-      return "Not Implemented";
-    case 503:
-      return "Service Unavailable";
-    case 505:
-      return "HTTP Version Not Supported";
-  }
-  return "Status";
-}
-
-/// Header values come from handlers; a line end in one would be a second header.
-void append_header_value(std::string& out, std::string_view value) {
-  for (const char c : value) {
-    out.push_back(static_cast<unsigned char>(c) < 0x20 && c != '\t' ? ' ' : c);
-  }
-}
-
-std::string http_date() {
-  const std::time_t now = std::time(nullptr);
-  std::tm utc{};
-  gmtime_r(&now, &utc);
-  char text[40];
-  const std::size_t size = std::strftime(text, sizeof text, "%a, %d %b %Y %H:%M:%S GMT", &utc);
-  return {text, size};
 }
 
 class Session;
@@ -310,7 +231,6 @@ class Session : public std::enable_shared_from_this<Session> {
   void refuse(Response response);
   std::shared_ptr<Slot> new_slot();
   bool collect();
-  void serialize(const Slot& slot, bool close_after);
   void pump_stream();
   void start_read();
   void start_write();
@@ -426,243 +346,6 @@ class TlsTransport final : public Transport {
   const std::shared_ptr<asio::ssl::context> context_;  // outlives its stream over a reload
   TlsSocket stream_;
 };
-
-// --- listening -----------------------------------------------------------------------------------
-
-struct BoundSocket {
-  int fd = -1;
-  ListenAddress address;
-  bool tls = false;
-};
-
-struct RawAddress {
-  sockaddr_storage storage{};
-  socklen_t size = 0;
-  int family() const { return storage.ss_family; }
-  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
-  sockaddr* get() { return reinterpret_cast<sockaddr*>(&storage); }
-  std::uint16_t port() const {
-    if (family() == AF_INET) return ntohs(reinterpret_cast<const sockaddr_in&>(storage).sin_port);
-    if (family() == AF_INET6)
-      return ntohs(reinterpret_cast<const sockaddr_in6&>(storage).sin6_port);
-    return 0;
-  }
-  void set_port(std::uint16_t port) {
-    if (family() == AF_INET) reinterpret_cast<sockaddr_in&>(storage).sin_port = htons(port);
-    if (family() == AF_INET6) reinterpret_cast<sockaddr_in6&>(storage).sin6_port = htons(port);
-  }
-  bool loopback() const {
-    if (family() == AF_UNIX) return true;
-    if (family() == AF_INET) {
-      const auto& v4 = reinterpret_cast<const sockaddr_in&>(storage);
-      return (ntohl(v4.sin_addr.s_addr) >> 24) == 127;
-    }
-    if (family() == AF_INET6) {
-      const auto& v6 = reinterpret_cast<const sockaddr_in6&>(storage);
-      return IN6_IS_ADDR_LOOPBACK(&v6.sin6_addr) ||
-             (IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr) && v6.sin6_addr.s6_addr[12] == 127);
-    }
-    return false;
-  }
-  std::string host() const {
-    char text[NI_MAXHOST] = "?";
-    getnameinfo(get(), size, text, sizeof text, nullptr, 0, NI_NUMERICHOST);
-    return text;
-  }
-  std::string host_port() const {
-    const std::string name = host();
-    return (family() == AF_INET6 ? "[" + name + "]" : name) + ":" + std::to_string(port());
-  }
-  std::string_view unix_path() const {
-    const auto& un = reinterpret_cast<const sockaddr_un&>(storage);
-    if (size <= offsetof(sockaddr_un, sun_path)) return {};
-    const std::string_view path(un.sun_path, size - offsetof(sockaddr_un, sun_path));
-    return path.substr(0, path.find('\0'));
-  }
-};
-
-/// Same place; a wanted port 0 takes whatever port the other has.
-bool same_place(const RawAddress& wanted, const RawAddress& have) {
-  if (wanted.family() != have.family()) return false;
-  if (wanted.family() == AF_UNIX) return wanted.unix_path() == have.unix_path();
-  if (wanted.port() != 0 && wanted.port() != have.port()) return false;
-  return wanted.host() == have.host();
-}
-
-Result<std::vector<RawAddress>> resolve(const ListenAddress& address) {
-  std::vector<RawAddress> found;
-  if (address.kind == ListenAddress::Kind::kUnix) {
-    RawAddress raw;
-    auto& un = reinterpret_cast<sockaddr_un&>(raw.storage);
-    un.sun_family = AF_UNIX;
-    const std::string path = address.path.string();
-    if (path.size() >= sizeof un.sun_path) {
-      return Error{Code::kInvalid, "the path of the socket is longer than " +
-                                       std::to_string(sizeof un.sun_path - 1) +
-                                       " bytes; choose a shorter one"};
-    }
-    std::memcpy(un.sun_path, path.data(), path.size());
-    raw.size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size() + 1);
-    found.push_back(raw);
-    return found;
-  }
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_PASSIVE;
-  addrinfo* list = nullptr;
-  const std::string port = std::to_string(address.port);
-  const int failed = getaddrinfo(address.host.empty() ? nullptr : address.host.c_str(),
-                                 port.c_str(), &hints, &list);
-  if (failed != 0) {
-    return Error{Code::kInvalid, std::string("the host name does not resolve (") +
-                                     gai_strerror(failed) + "); write an address of this machine"};
-  }
-  for (const addrinfo* entry = list; entry != nullptr; entry = entry->ai_next) {
-    RawAddress raw;
-    std::memcpy(&raw.storage, entry->ai_addr, entry->ai_addrlen);
-    raw.size = entry->ai_addrlen;
-    found.push_back(raw);
-  }
-  freeaddrinfo(list);
-  return found;
-}
-
-std::optional<RawAddress> local_address(int fd) {
-  RawAddress raw;
-  raw.size = sizeof raw.storage;
-  if (getsockname(fd, raw.get(), &raw.size) != 0) return std::nullopt;
-  return raw;
-}
-
-std::string bind_remedy(int number) {
-  switch (number) {
-    case EADDRINUSE:
-      return "another process listens there: stop it, or choose another address";
-    case EACCES:
-    case EPERM:
-      return "this user may not listen there: choose a port above 1023 or a writable directory";
-    case EADDRNOTAVAIL:
-      return "this machine has no such address";
-    case ENOENT:
-    case ENOTDIR:
-      return "the directory of the socket does not exist: create it, or choose another path";
-  }
-  return "choose another address";
-}
-
-/// A socket file that nobody answers on is left over from a crash and goes; a live one stays.
-Result<void> clear_stale_socket(const RawAddress& raw) {
-  const std::string path(raw.unix_path());
-  struct stat info {};
-  if (::lstat(path.c_str(), &info) != 0) return {};
-  if (!S_ISSOCK(info.st_mode)) {
-    return Error{Code::kExists, "a file that is not a socket lies there: remove it"};
-  }
-  const int probe = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (probe < 0) return Error{Code::kIo, errno_text(errno)};
-  const int refused = ::connect(probe, raw.get(), raw.size) == 0 ? 0 : errno;
-  ::close(probe);
-  if (refused != ECONNREFUSED) {
-    return Error{Code::kLocked,
-                 refused == 0 || refused == EAGAIN ? bind_remedy(EADDRINUSE) : errno_text(refused)};
-  }
-  if (::unlink(path.c_str()) != 0) {
-    return Error{Code::kIo, "the stale socket cannot be removed: " + errno_text(errno)};
-  }
-  return {};
-}
-
-Result<int> listen_at(const RawAddress& raw, std::uint32_t unix_mode) {
-  if (raw.family() == AF_UNIX) {
-    if (auto cleared = clear_stale_socket(raw); !cleared) return cleared.error();
-  }
-  const int fd = ::socket(raw.family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0) return Error{Code::kIo, errno_text(errno)};
-  const auto fail = [fd](int number) {
-    ::close(fd);
-    return Error{number == EADDRINUSE ? Code::kLocked
-                 : number == EACCES   ? Code::kDenied
-                                      : Code::kIo,
-                 errno_text(number) + "; " + bind_remedy(number)};
-  };
-  const int on = 1;
-  if (raw.family() == AF_UNIX) {
-    // The file is never more open than asked: bind takes the mode of the descriptor less the umask.
-    if (::fchmod(fd, unix_mode) != 0) return fail(errno);
-  } else {
-    ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (raw.family() == AF_INET6) ::setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
-  }
-  if (::bind(fd, raw.get(), raw.size) != 0) return fail(errno);
-  if (raw.family() == AF_UNIX && ::chmod(std::string(raw.unix_path()).c_str(), unix_mode) != 0) {
-    return fail(errno);
-  }
-  if (::listen(fd, SOMAXCONN) != 0) return fail(errno);
-  return fd;
-}
-
-/// Listeners of one wanted address: inherited ones first, the rest bound anew.
-Result<void> open_listeners(const ListenAddress& address, bool tls, std::uint32_t unix_mode,
-                            std::vector<int>& inherited, std::vector<BoundSocket>& sockets) {
-  auto places = resolve(address);
-  if (!places) return std::move(places).error();
-  std::uint16_t port = address.port;
-  std::optional<Error> last_error;
-  std::size_t opened = 0;
-  for (RawAddress& raw : *places) {
-    raw.set_port(port);
-    int fd = -1;
-    for (auto it = inherited.begin(); it != inherited.end(); ++it) {
-      const auto have = local_address(*it);
-      if (!have || !same_place(raw, *have)) continue;
-      fd = *it;
-      inherited.erase(it);
-      ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
-      ::fcntl(fd, F_SETFD, FD_CLOEXEC);
-      break;
-    }
-    if (fd < 0) {
-      auto listening = listen_at(raw, unix_mode);
-      if (!listening) {
-        // A name can stand for addresses this machine lacks (localhost without IPv6).
-        last_error = std::move(listening).error();
-        continue;
-      }
-      fd = *listening;
-    }
-    BoundSocket bound{fd, address, tls && raw.family() != AF_UNIX};
-    if (raw.family() != AF_UNIX) {
-      if (const auto have = local_address(fd)) port = have->port();
-      bound.address.port = port;
-    }
-    sockets.push_back(std::move(bound));
-    ++opened;
-  }
-  const bool in_use = last_error && last_error->code == Code::kLocked;
-  if (opened == 0 || in_use) return *std::move(last_error);
-  return {};
-}
-
-Peer peer_of(int fd, const RawAddress& raw) {
-  Peer peer;
-  peer.loopback = raw.loopback();
-  if (raw.family() == AF_UNIX) {
-    peer.unix_socket = true;
-    ucred credentials{};
-    socklen_t size = sizeof credentials;
-    if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) == 0) {
-      peer.uid = credentials.uid;
-      peer.address =
-          "unix:uid=" + std::to_string(credentials.uid) + ",pid=" + std::to_string(credentials.pid);
-    } else {
-      peer.uid = static_cast<std::uint32_t>(-1);  // nobody
-      peer.address = "unix:unknown";
-    }
-  } else {
-    peer.address = raw.host_port();
-  }
-  return peer;
-}
 
 Result<std::shared_ptr<asio::ssl::context>> load_tls(const TlsFiles& files) {
   error_code ec;
@@ -1179,7 +862,11 @@ bool Session::collect() {
     const bool last = slots_.empty() && phase_ == Phase::kHead;
     const bool close_after = slot->response.close || !slot->keep_alive || slot->stream != nullptr ||
                              (last && (peer_ended_ || server_.draining()));
-    serialize(*slot, close_after);
+    append_answer(out_, slot->response, server_.date(),
+                  {.streamed = slot->stream != nullptr,
+                   .old_http = slot->old_http,
+                   .head_only = slot->head_only,
+                   .close = close_after});
     server_.count_response(slot->response.status);
     if (slot->stream && slot->head_only) slot->stream->break_off();
     if (slot->stream && !slot->head_only) {
@@ -1200,41 +887,6 @@ bool Session::collect() {
   }
   if (phase_ == Phase::kStream) pump_stream();
   return moved && room_for_requests() && begin_ != end_;
-}
-
-void Session::serialize(const Slot& slot, bool close_after) {
-  const Response& response = slot.response;
-  const bool bodiless = response.status == 204 || response.status == 304;
-  out_.reserve(out_.size() + 256 + response.body.size());
-  out_ += "HTTP/1.1 ";
-  out_ += std::to_string(response.status);
-  out_ += ' ';
-  out_ += reason_phrase(response.status);
-  out_ += "\r\nDate: ";
-  out_ += server_.date();
-  if (!response.body.empty() || slot.stream) {
-    out_ += "\r\nContent-Type: ";
-    append_header_value(out_, response.content_type);
-  }
-  if (slot.stream) {
-    if (!slot.old_http) out_ += "\r\nTransfer-Encoding: chunked";
-  } else if (!bodiless) {
-    out_ += "\r\nContent-Length: ";
-    out_ += std::to_string(response.body.size());
-  }
-  for (const auto& [name, value] : response.headers) {
-    out_ += "\r\n";
-    append_header_value(out_, name);
-    out_ += ": ";
-    append_header_value(out_, value);
-  }
-  if (close_after) {
-    out_ += "\r\nConnection: close";
-  } else if (slot.old_http) {
-    out_ += "\r\nConnection: keep-alive";
-  }
-  out_ += "\r\n\r\n";
-  if (!bodiless && !slot.head_only && !slot.stream) out_ += response.body;
 }
 
 void Session::pump_stream() {
@@ -1598,38 +1250,6 @@ ServerStats ServerImpl::stats() const {
 }
 
 }  // namespace
-
-// --- budget --------------------------------------------------------------------------------------
-
-BodyBudget::BodyBudget(std::uint64_t max_bytes) : pool_(std::make_shared<Share::Pool>()) {
-  pool_->max_bytes = max_bytes;
-}
-
-std::shared_ptr<BodyBudget::Share> BodyBudget::take(std::uint64_t bytes) {
-  std::shared_ptr<Share> share(new Share(pool_));
-  if (!share->grow_to(bytes)) return nullptr;
-  return share;
-}
-
-std::uint64_t BodyBudget::used() const {
-  return pool_->used.load(std::memory_order_relaxed);
-}
-
-bool BodyBudget::Share::grow_to(std::uint64_t total) {
-  if (total <= held_) return true;
-  const std::uint64_t more = total - held_;
-  const std::uint64_t before = pool_->used.fetch_add(more, std::memory_order_relaxed);
-  if (before + more > pool_->max_bytes) {
-    pool_->used.fetch_sub(more, std::memory_order_relaxed);
-    return false;
-  }
-  held_ = total;
-  return true;
-}
-
-BodyBudget::Share::~Share() {
-  pool_->used.fetch_sub(held_, std::memory_order_relaxed);
-}
 
 Result<std::unique_ptr<Server>> Server::bind(Options options, Router router) {
   std::shared_ptr<asio::ssl::context> tls;

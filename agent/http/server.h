@@ -5,7 +5,6 @@
 // bodies, Expect: 100-continue. Content-Encoding is the handler's business.
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -13,44 +12,12 @@
 #include <utility>
 #include <vector>
 
+#include "agent/http/body_budget.h"
 #include "agent/http/http.h"
 #include "config/base/result.h"
 #include "config/settings.h"
 
 namespace signal_agent::http {
-
-/// All bodies in memory together, over every server that shares it. Thread-safe.
-class BodyBudget {
- public:
-  explicit BodyBudget(std::uint64_t max_bytes);
-
-  /// Bytes taken; gives them back when destroyed, even after the budget itself is gone.
-  class Share {
-   public:
-    ~Share();
-    Share(const Share&) = delete;
-    Share& operator=(const Share&) = delete;
-    /// Takes more until it holds `total`; false when that does not fit, and nothing was taken.
-    bool grow_to(std::uint64_t total);
-
-   private:
-    friend class BodyBudget;
-    struct Pool {
-      std::uint64_t max_bytes = 0;
-      std::atomic<std::uint64_t> used{0};
-    };
-    explicit Share(std::shared_ptr<Pool> pool) : pool_(std::move(pool)) {}
-    std::shared_ptr<Pool> pool_;
-    std::uint64_t held_ = 0;
-  };
-
-  /// Null when they do not fit (answer 503).
-  std::shared_ptr<Share> take(std::uint64_t bytes);
-  std::uint64_t used() const;
-
- private:
-  std::shared_ptr<Share::Pool> pool_;
-};
 
 struct ServerLimits {
   std::uint64_t max_header_bytes = 32 * kKiB;  // trailers and chunk extensions included; 431
