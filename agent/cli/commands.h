@@ -39,6 +39,11 @@ struct Invocation {
   std::optional<Settings> settings();
 };
 
+/// Gives `act` the running agent and its integration of that name, or the only one; returns its
+/// exit code, or that of what stood in the way.
+int with_integration(Invocation& invocation, const std::string& name,
+                     const std::function<int(Daemon&, const Json& integration)>& act);
+
 // --- looking
 // ---------------------------------------------------------------------------------------
 int status_command(Invocation& invocation);

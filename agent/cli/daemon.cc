@@ -202,6 +202,20 @@ Exit report(Terminal& terminal, const Trouble& trouble) {
   return trouble.exit;
 }
 
+std::string text(const Json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+std::uint64_t number(const Json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_number_unsigned() ? found->get<std::uint64_t>() : 0;
+}
+
+std::string path_of(const Json& integration) {
+  return "/v1/admin/integrations/" + text(integration, "id");
+}
+
 std::string percent_encode(std::string_view text) {
   static constexpr std::string_view kDigits = "0123456789ABCDEF";
   static constexpr std::string_view kPlain =

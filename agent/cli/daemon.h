@@ -82,6 +82,13 @@ class Daemon {
 /// Says on err what went wrong and returns the exit code.
 Exit report(Terminal& terminal, const Trouble& trouble);
 
+/// Members of an answer: "" and 0 when they are missing or of another type.
+std::string text(const Json& object, const char* key);
+std::uint64_t number(const Json& object, const char* key);
+
+/// The path of that integration's resource.
+std::string path_of(const Json& integration);
+
 /// %XX for everything that is not plain in a path segment or query value.
 std::string percent_encode(std::string_view text);
 

@@ -10,11 +10,6 @@ namespace signal_agent::cli {
 
 namespace {
 
-std::string text(const Json& object, const char* key) {
-  const auto found = object.find(key);
-  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
-}
-
 /// An RFC 3339 time, or a duration for that long ago.
 Answer<std::int64_t> parse_time(const char* option, const std::string& written) {
   if (const auto time = parse_rfc3339(written)) return *time;
@@ -234,49 +229,40 @@ int dead_letters_replay_command(Invocation& invocation, const DeadLetterOptions&
   Terminal& terminal = invocation.terminal;
   const auto selection = selection_of(options);
   if (!selection) return report(terminal, selection.trouble());
-  const auto settings = invocation.settings();
-  if (!settings) return kConfiguration;
-  Daemon daemon(*settings);
-  const auto integration = daemon.integration(options.integration);
-  if (!integration) return report(terminal, integration.trouble());
-  const auto answer = daemon.request(
-      "POST",
-      "/v1/admin/integrations/" + integration->at("id").get<std::string>() + "/dead-letters/replay",
-      *selection);
-  if (!answer) return report(terminal, answer.trouble());
-  terminal.out << counted(answer->at("count").get<std::uint64_t>(), "dead letter")
-               << " will be sent again, in order.\n";
-  return kOk;
+  const auto replay = [&](Daemon& daemon, const Json& integration) -> int {
+    const auto answer =
+        daemon.request("POST", path_of(integration) + "/dead-letters/replay", *selection);
+    if (!answer) return report(terminal, answer.trouble());
+    terminal.out << counted(number(*answer, "count"), "dead letter")
+                 << " will be sent again, in order.\n";
+    return kOk;
+  };
+  return with_integration(invocation, options.integration, replay);
 }
 
 int dead_letters_discard_command(Invocation& invocation, const DeadLetterOptions& options) {
   Terminal& terminal = invocation.terminal;
   auto selection = selection_of(options);
   if (!selection) return report(terminal, selection.trouble());
-  const auto settings = invocation.settings();
-  if (!settings) return kConfiguration;
-  Daemon daemon(*settings);
-  const auto integration = daemon.integration(options.integration);
-  if (!integration) return report(terminal, integration.trouble());
-  const std::string target = "/v1/admin/integrations/" + integration->at("id").get<std::string>() +
-                             "/dead-letters/discard";
-  if (options.confirm) (*selection)["confirm"] = *options.confirm;
-  auto answer = daemon.request("POST", target, *selection);
-  if (!answer && answer.trouble().error.is_object() &&
-      answer.trouble().error.value("code", "") == "CONFIRM_REQUIRED" && !options.confirm) {
-    const auto count = answer.trouble().error.value("confirm", std::uint64_t{0});
-    if (!options.yes && !terminal.ask("Discard " + counted(count, "event") + " for good?")) {
-      terminal.complain("not done: this would discard " + counted(count, "event") + "; --confirm " +
-                        std::to_string(count) + " does it without asking");
-      return kFailed;
+  const auto discard = [&](Daemon& daemon, const Json& integration) -> int {
+    const std::string target = path_of(integration) + "/dead-letters/discard";
+    if (options.confirm) (*selection)["confirm"] = *options.confirm;
+    auto answer = daemon.request("POST", target, *selection);
+    if (!answer && !options.confirm && answer.trouble().error.is_object() &&
+        text(answer.trouble().error, "code") == "CONFIRM_REQUIRED") {
+      const std::uint64_t count = number(answer.trouble().error, "confirm");
+      if (!options.yes && !terminal.confirm("discard " + counted(count, "event") + " for good",
+                                            "--confirm " + std::to_string(count))) {
+        return kFailed;
+      }
+      (*selection)["confirm"] = count;
+      answer = daemon.request("POST", target, *selection);
     }
-    (*selection)["confirm"] = count;
-    answer = daemon.request("POST", target, *selection);
-  }
-  if (!answer) return report(terminal, answer.trouble());
-  terminal.out << counted(answer->at("count").get<std::uint64_t>(), "dead letter")
-               << " discarded.\n";
-  return kOk;
+    if (!answer) return report(terminal, answer.trouble());
+    terminal.out << counted(number(*answer, "count"), "dead letter") << " discarded.\n";
+    return kOk;
+  };
+  return with_integration(invocation, options.integration, discard);
 }
 
 }  // namespace signal_agent::cli

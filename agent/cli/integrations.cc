@@ -9,19 +9,9 @@ namespace signal_agent::cli {
 
 namespace {
 
-std::string text(const Json& object, const char* key) {
-  const auto found = object.find(key);
-  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
-}
-
-std::string number(const Json& object, const char* key) {
-  const auto found = object.find(key);
-  return found != object.end() && found->is_number_unsigned() ? grouped(found->get<std::uint64_t>())
-                                                              : "-";
-}
-
-std::string one(const Json& integration) {
-  return "/v1/admin/integrations/" + integration.at("id").get<std::string>();
+/// A number of the books, which are not there before the spool is open.
+std::string shown(const Json& books, const char* key) {
+  return books.is_object() ? grouped(number(books, key)) : "-";
 }
 
 /// A field's value: as written, or from @FILE or @- without its last line break.
@@ -90,13 +80,44 @@ Answer<Json> install_body(Terminal& terminal, const InstallOptions& options) {
   return body;
 }
 
-void print_config(Terminal& terminal, const Json& config) {
-  for (const auto& [key, value] : config.items()) {
+void print_integration(Terminal& terminal, const Json& integration) {
+  terminal.out << terminal.paint("bold", printable(text(integration, "name"))) << " ("
+               << text(integration, "type") << ", " << text(integration, "id")
+               << "): " << text(integration, "state") << "\n";
+  if (const Json& failure = integration.at("failure"); failure.is_object()) {
+    terminal.out << "\n"
+                 << terminal.paint("red", printable(text(failure, "problem"))) << " ("
+                 << text(failure, "code") << ") since " << text(failure, "since")
+                 << "\n  seen: " << printable(text(failure, "seen")) << "\n";
+    for (const Json& cause : failure.at("causes")) {
+      terminal.out << "  cause: " << printable(cause.get<std::string>()) << "\n";
+    }
+    terminal.out << "  remedy: " << printable(text(failure, "remedy")) << "\n";
+  }
+  if (const Json& books = integration.at("books"); books.is_object()) {
+    terminal.out << "\nstored " << shown(books, "stored") << " = acked " << shown(books, "acked")
+                 << " + filtered " << shown(books, "filtered") << " + discarded "
+                 << shown(books, "discarded") << " + buried " << shown(books, "buried")
+                 << " + damaged " << shown(books, "damaged") << " + pending "
+                 << shown(books, "pending") << "\n";
+  }
+  terminal.out << "\n";
+  for (const auto& [key, value] : integration.at("config").items()) {
     terminal.out << "  " << printable(key) << " = " << printable(json_text(value)) << "\n";
   }
 }
 
 }  // namespace
+
+int with_integration(Invocation& invocation, const std::string& name,
+                     const std::function<int(Daemon&, const Json& integration)>& act) {
+  const auto settings = invocation.settings();
+  if (!settings) return kConfiguration;
+  Daemon daemon(*settings);
+  const auto integration = daemon.integration(name);
+  if (!integration) return report(invocation.terminal, integration.trouble());
+  return act(daemon, *integration);
+}
 
 int catalog_command(Invocation& invocation, const CatalogOptions& options) {
   Terminal& terminal = invocation.terminal;
@@ -154,8 +175,8 @@ int integrations_list_command(Invocation& invocation) {
     }
     const Json& books = integration.at("books");
     table.add({text(integration, "name"), text(integration, "type"), text(integration, "state"),
-               text(integration, "origin"), number(books, "pending"), number(books, "acked"),
-               number(books, "buried"), text(integration, "id")});
+               text(integration, "origin"), shown(books, "pending"), shown(books, "acked"),
+               shown(books, "buried"), text(integration, "id")});
     return true;
   });
   if (trouble) return report(terminal, *trouble);
@@ -169,85 +190,49 @@ int integrations_list_command(Invocation& invocation) {
 }
 
 int integrations_show_command(Invocation& invocation, const std::string& name) {
-  Terminal& terminal = invocation.terminal;
-  const auto settings = invocation.settings();
-  if (!settings) return kConfiguration;
-  Daemon daemon(*settings);
-  const auto integration = daemon.integration(name);
-  if (!integration) return report(terminal, integration.trouble());
-  if (invocation.json) {
-    terminal.out << json_text(*integration, 2) << "\n";
-    return kOk;
-  }
-  terminal.out << terminal.paint("bold", printable(text(*integration, "name"))) << " ("
-               << text(*integration, "type") << ", " << text(*integration, "id")
-               << "): " << text(*integration, "state") << "\n";
-  if (const Json& failure = integration->at("failure"); failure.is_object()) {
-    terminal.out << "\n"
-                 << terminal.paint("red", printable(text(failure, "problem"))) << " ("
-                 << text(failure, "code") << ") since " << text(failure, "since")
-                 << "\n  seen: " << printable(text(failure, "seen")) << "\n";
-    for (const Json& cause : failure.at("causes")) {
-      terminal.out << "  cause: " << printable(cause.get<std::string>()) << "\n";
+  return with_integration(invocation, name, [&](Daemon&, const Json& integration) -> int {
+    if (invocation.json) {
+      invocation.terminal.out << json_text(integration, 2) << "\n";
+    } else {
+      print_integration(invocation.terminal, integration);
     }
-    terminal.out << "  remedy: " << printable(text(failure, "remedy")) << "\n";
-  }
-  if (const Json& books = integration->at("books"); books.is_object()) {
-    terminal.out << "\nstored " << number(books, "stored") << " = acked " << number(books, "acked")
-                 << " + filtered " << number(books, "filtered") << " + discarded "
-                 << number(books, "discarded") << " + buried " << number(books, "buried")
-                 << " + damaged " << number(books, "damaged") << " + pending "
-                 << number(books, "pending") << "\n";
-  }
-  terminal.out << "\n";
-  print_config(terminal, integration->at("config"));
-  return kOk;
+    return kOk;
+  });
 }
 
 int integrations_turn_command(Invocation& invocation, const std::string& name,
                               const std::string& verb) {
   Terminal& terminal = invocation.terminal;
-  const auto settings = invocation.settings();
-  if (!settings) return kConfiguration;
-  Daemon daemon(*settings);
-  const auto integration = daemon.integration(name);
-  if (!integration) return report(terminal, integration.trouble());
-  const auto turned = daemon.request("POST", one(*integration) + "/" + verb);
-  if (!turned) return report(terminal, turned.trouble());
-  terminal.out << "\"" << printable(text(*turned, "name")) << "\" is " << text(*turned, "state")
-               << ".\n";
-  return kOk;
+  return with_integration(invocation, name, [&](Daemon& daemon, const Json& integration) -> int {
+    const auto turned = daemon.request("POST", path_of(integration) + "/" + verb);
+    if (!turned) return report(terminal, turned.trouble());
+    terminal.out << "\"" << printable(text(*turned, "name")) << "\" is " << text(*turned, "state")
+                 << ".\n";
+    return kOk;
+  });
 }
 
 int remove_command(Invocation& invocation, const RemoveOptions& options) {
   Terminal& terminal = invocation.terminal;
-  const auto settings = invocation.settings();
-  if (!settings) return kConfiguration;
-  Daemon daemon(*settings);
-  const auto integration = daemon.integration(options.name);
-  if (!integration) return report(terminal, integration.trouble());
-  const std::string name = printable(text(*integration, "name"));
-
-  const Json& books = integration->at("books");
-  std::uint64_t lost = 0;
-  std::string what = "remove \"" + name + "\"";
-  if (books.is_object()) {
-    lost = books.at("pending").get<std::uint64_t>() + books.at("buried").get<std::uint64_t>();
+  const auto remove = [&](Daemon& daemon, const Json& integration) -> int {
+    const std::string name = printable(text(integration, "name"));
+    const Json& books = integration.at("books");
+    std::uint64_t lost = 0;
+    if (books.is_object()) lost = number(books, "pending") + number(books, "buried");
+    std::string what = "remove \"" + name + "\"";
     if (lost > 0) {
-      what += " and discard its " + number(books, "pending") + " pending and " +
-              number(books, "buried") + " parked events for good";
+      what += " and discard its " + shown(books, "pending") + " pending and " +
+              shown(books, "buried") + " parked events for good";
     }
-  }
-  if (!options.yes && !terminal.ask("Really " + what + "?")) {
-    terminal.complain("not done: this would " + what + "; --yes does it without asking");
-    return kFailed;
-  }
-  const auto removed = daemon.request(
-      "DELETE", one(*integration) + (lost > 0 ? "?confirm=" + std::to_string(lost) : ""));
-  if (!removed) return report(terminal, removed.trouble());
-  terminal.out << "Removed \"" << name << "\""
-               << (lost > 0 ? "; " + counted(lost, "event") + " discarded" : "") << ".\n";
-  return kOk;
+    if (!options.yes && !terminal.confirm(what, "--yes")) return kFailed;
+    const auto removed = daemon.request(
+        "DELETE", path_of(integration) + (lost > 0 ? "?confirm=" + std::to_string(lost) : ""));
+    if (!removed) return report(terminal, removed.trouble());
+    terminal.out << "Removed \"" << name << "\""
+                 << (lost > 0 ? "; " + counted(lost, "event") + " discarded" : "") << ".\n";
+    return kOk;
+  };
+  return with_integration(invocation, options.name, remove);
 }
 
 }  // namespace signal_agent::cli

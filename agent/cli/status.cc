@@ -8,16 +8,6 @@ namespace signal_agent::cli {
 
 namespace {
 
-std::uint64_t number(const Json& object, const char* key) {
-  const auto found = object.find(key);
-  return found != object.end() && found->is_number_unsigned() ? found->get<std::uint64_t>() : 0;
-}
-
-std::string text(const Json& object, const char* key) {
-  const auto found = object.find(key);
-  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
-}
-
 std::string age(const std::string& since, const std::string& now) {
   const auto from = parse_rfc3339(since);
   const auto to = parse_rfc3339(now);

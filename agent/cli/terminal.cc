@@ -26,12 +26,16 @@ std::string Terminal::paint(std::string_view colour_name, std::string_view text)
   return std::string(text);
 }
 
-bool Terminal::ask(std::string_view question) {
-  if (!in_is_terminal || !err_is_terminal) return false;
-  err << question << " [y/N] " << std::flush;
+bool Terminal::confirm(const std::string& what, std::string_view without_asking) {
   std::string answer;
-  std::getline(in, answer);
-  return answer == "y" || answer == "Y" || answer == "yes";
+  if (in_is_terminal && err_is_terminal) {
+    err << "Really " << what << "? [y/N] " << std::flush;
+    std::getline(in, answer);
+  }
+  if (answer == "y" || answer == "Y" || answer == "yes") return true;
+  complain("not done: this would " + what + "; " + std::string(without_asking) +
+           " does it without asking");
+  return false;
 }
 
 Terminal process_terminal() {

@@ -22,8 +22,9 @@ struct Terminal {
   void complain(std::string_view message);
   /// The text in that colour, when colour is on: "green", "yellow", "red", "bold", "dim".
   std::string paint(std::string_view colour_name, std::string_view text) const;
-  /// Asks on a terminal; false without one.
-  bool ask(std::string_view question);
+  /// Asks on a terminal whether to do `what`; without one, or on a no, says on err that nothing was
+  /// done and that `without_asking` would do it.
+  bool confirm(const std::string& what, std::string_view without_asking);
 };
 
 /// The process's own streams.
