@@ -104,8 +104,8 @@ class Client {
   };
 
   /// Asks until there is an answer, an authentication failure or the deadline.
-  std::optional<Metadata> metadata(Deadline deadline) {
-    while (steady_clock::now() < deadline && authentication_error_.empty()) {
+  std::optional<Metadata> metadata(const Deadline& deadline) {
+    while (!deadline.passed() && authentication_error_.empty()) {
       const rd_kafka_metadata_t* answer = nullptr;
       const auto error = rd_kafka_metadata(handle_, 0, topic_, &answer, kSliceMs);
       listen(0);
@@ -132,19 +132,19 @@ class Client {
   }
 
   /// The topic's max.message.bytes; why not, when it cannot be read.
-  Result<std::uint32_t> topic_limit(Deadline deadline) {
+  Result<std::uint32_t> topic_limit(const Deadline& deadline) {
     rd_kafka_ConfigResource_t* topic =
         rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topic_name_.c_str());
     rd_kafka_DescribeConfigs(handle_, &topic, 1, nullptr, queue_);
     rd_kafka_ConfigResource_destroy(topic);
-    while (!limit_ && steady_clock::now() < deadline) listen(kSliceMs);
+    while (!limit_ && !deadline.passed()) listen(kSliceMs);
     if (!limit_) return Error{Code::kUnavailable, "no answer in time"};
     return *limit_;
   }
 
   /// Waits for the producer id, which a cluster gives to a principal that may write somewhere.
-  bool producer_id(Deadline deadline) {
-    while (!has_producer_id_ && fatal_error_ == 0 && steady_clock::now() < deadline) {
+  bool producer_id(const Deadline& deadline) {
+    while (!has_producer_id_ && fatal_error_ == 0 && !deadline.passed()) {
       listen(kSliceMs);
     }
     return has_producer_id_;
@@ -156,7 +156,7 @@ class Client {
     std::int64_t offset = -1;
   };
   /// Sends one record and waits for its report; none: it never came.
-  std::optional<Outcome> produce(std::string_view value, Deadline deadline) {
+  std::optional<Outcome> produce(std::string_view value, const Deadline& deadline) {
     report_.reset();
     const std::int64_t now = system_clock().wall_ms();
     const rd_kafka_resp_err_t error = rd_kafka_producev(
@@ -166,7 +166,7 @@ class Client {
         RD_KAFKA_V_HEADER("event_type", "track", -1),
         RD_KAFKA_V_HEADER("event_name", "signal-agent check", -1), RD_KAFKA_V_END);
     if (error != RD_KAFKA_RESP_ERR_NO_ERROR) return Outcome{.error = error};
-    while (!report_ && fatal_error_ == 0 && steady_clock::now() < deadline) listen(kSliceMs);
+    while (!report_ && fatal_error_ == 0 && !deadline.passed()) listen(kSliceMs);
     return report_;
   }
 
@@ -265,9 +265,9 @@ class Preflight {
     bool failed = false;
     for (std::size_t i = 0; i < steps.size(); ++i) {
       Stage stage;
-      if (failed) {
+      if (failed || options_.stop.stop_requested()) {
         stage.state = Stage::State::kSkipped;
-        stage.detail = "an earlier stage failed";
+        stage.detail = failed ? "an earlier stage failed" : "the agent is stopping";
       } else {
         stage = steps[i]();
         failed = stage.state == Stage::State::kFailed;
@@ -279,7 +279,7 @@ class Preflight {
   }
 
  private:
-  Deadline deadline() const { return steady_clock::now() + options_.timeout; }
+  Deadline deadline() const { return {steady_clock::now() + options_.timeout, options_.stop}; }
 
   static Stage passed(std::string detail) {
     return {{}, Stage::State::kPassed, std::move(detail), {}};

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <chrono>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,7 @@ struct PreflightOptions {
   KafkaConfig config;
   bool write = false;  // prove it with one marked record
   std::chrono::milliseconds timeout{10'000};
+  std::stop_token stop;  // ends the stage under way, skips the others
 };
 
 /// Stages after a failed one are kSkipped.

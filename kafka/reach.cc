@@ -27,19 +27,14 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-int milliseconds_left(Deadline deadline) {
-  const auto left = std::chrono::ceil<milliseconds>(deadline - steady_clock::now());
-  return static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 3'600'000));
-}
-
 /// True when the descriptor is ready for `events` before the deadline.
-bool wait_for(int descriptor, short events, Deadline deadline) {
+bool wait_for(int descriptor, short events, const Deadline& deadline) {
   for (;;) {
+    const auto left = std::chrono::ceil<milliseconds>(deadline.slice() - steady_clock::now());
     pollfd entry{descriptor, events, 0};
-    const int ready = ::poll(&entry, 1, milliseconds_left(deadline));
+    const int ready = ::poll(&entry, 1, std::max(0, static_cast<int>(left.count())));
     if (ready > 0) return true;
-    if (ready < 0 && errno == EINTR) continue;
-    return false;
+    if ((ready < 0 && errno != EINTR) || deadline.passed()) return false;
   }
 }
 
@@ -104,7 +99,7 @@ void look_up(const std::shared_ptr<Lookup>& lookup, const std::string& host) {
 }
 
 Result<Connection> connect_to(const std::string& address, const std::string& port,
-                              Deadline deadline) {
+                              const Deadline& deadline) {
   addrinfo wanted{};
   wanted.ai_socktype = SOCK_STREAM;
   wanted.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
@@ -194,12 +189,13 @@ std::vector<Endpoint> parse_endpoints(std::string_view servers) {
   return endpoints;
 }
 
-Result<std::vector<std::string>> resolve(const Endpoint& endpoint, Deadline deadline) {
+Result<std::vector<std::string>> resolve(const Endpoint& endpoint, const Deadline& deadline) {
   const auto lookup = std::make_shared<Lookup>();
   std::thread([lookup, host = endpoint.host] { look_up(lookup, host); }).detach();
   Lock lock(lookup->mutex);
   while (!lookup->done) {
-    if (!lookup->changed.wait_until(lookup->mutex, deadline) && !lookup->done) {
+    lookup->changed.wait_until(lookup->mutex, deadline.slice());
+    if (!lookup->done && deadline.passed()) {
       return unavailable(endpoint.host + ": the resolver did not answer in time");
     }
   }
@@ -218,12 +214,11 @@ Connection::~Connection() {
 }
 
 Result<Connection> connect(const Endpoint& endpoint, const std::vector<std::string>& addresses,
-                           Deadline deadline) {
+                           const Deadline& deadline) {
   std::string refusals;
   for (std::size_t i = 0; i < addresses.size(); ++i) {
     // A silent address must leave time for the next.
-    const auto share = (deadline - steady_clock::now()) / static_cast<int>(addresses.size() - i);
-    auto connection = connect_to(addresses[i], endpoint.port, steady_clock::now() + share);
+    auto connection = connect_to(addresses[i], endpoint.port, deadline.part(addresses.size() - i));
     if (connection) return connection;
     if (!refusals.empty()) refusals += "; ";
     refusals += connection.error().message;
@@ -232,7 +227,7 @@ Result<Connection> connect(const Endpoint& endpoint, const std::vector<std::stri
 }
 
 Result<TlsSession> tls_handshake(const Connection& connection, const Endpoint& endpoint,
-                                 const std::string& ca_file, Deadline deadline) {
+                                 const std::string& ca_file, const Deadline& deadline) {
   const NoSigpipe quiet;
   ERR_clear_error();
   const std::unique_ptr<SSL_CTX, void (*)(SSL_CTX*)> context(SSL_CTX_new(TLS_client_method()),
@@ -286,7 +281,7 @@ Result<TlsSession> tls_handshake(const Connection& connection, const Endpoint& e
 }
 
 Result<std::string> reach(const Endpoint& endpoint, bool tls, const std::string& ca_file,
-                          Deadline deadline) {
+                          const Deadline& deadline) {
   const auto addresses = resolve(endpoint, deadline);
   if (!addresses) return addresses.error();
   const auto connection = connect(endpoint, *addresses, deadline);

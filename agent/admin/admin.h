@@ -54,7 +54,7 @@ class Admin {
   void apply(const AdminSettings& settings);
 
   /// Ends live streams and the lanes; queued requests are answered 503 SHUTTING_DOWN, those under
-  /// way finish. Idempotent.
+  /// way finish, a connection test without its remaining stages. Idempotent.
   void stop();
 
  private:

@@ -137,9 +137,9 @@ http::Response install(Context& context, const CatalogEntry& entry, const Json& 
 http::Response check(Context& context, const CatalogEntry& entry, const Json& body) {
   const RequestedIntegration wanted = read_install(entry, body, false);
   if (!wanted.faults.empty()) return validation_failed(wanted.faults);
-  return json_response(
-      200,
-      check_json(context.preflight({.config = kafka_config(wanted.integration.config)}), nullptr));
+  const auto stages = context.preflight(
+      {.config = kafka_config(wanted.integration.config), .stop = context.checks.stop_token()});
+  return json_response(200, check_json(stages, nullptr));
 }
 
 }  // namespace

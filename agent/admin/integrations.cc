@@ -120,7 +120,8 @@ http::Response check(Context& context, const IntegrationView& view, const http::
   auto parsed = object_body(request, true);
   if (auto* refused = std::get_if<http::Response>(&parsed)) return std::move(*refused);
   const Json& body = std::get<Json>(parsed);
-  kafka::PreflightOptions options{.config = kafka_config(view.integration.config)};
+  kafka::PreflightOptions options{.config = kafka_config(view.integration.config),
+                                  .stop = context.checks.stop_token()};
   for (const auto& [key, value] : body.items()) {
     if (key != "write" || !value.is_boolean()) {
       return http::error_response(400, "INVALID_REQUEST", "only write, true or false, is known");

@@ -66,6 +66,7 @@ void Lane::stop() {
     stopping_ = true;
     unanswered.swap(waiting_);
   }
+  stop_.request_stop();
   changed_.notify_all();
   for (Task& task : unanswered) {
     task.responder.send(refusal("SHUTTING_DOWN", "the agent is stopping"));

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <deque>
 #include <functional>
+#include <stop_token>
 #include <thread>
 
 #include "agent/http/http.h"
@@ -27,6 +28,8 @@ class Lane {
 
   /// What waits is answered 503, what is under way finishes. Idempotent.
   void stop();
+  /// For work that waits for others: asks it to give up when stop() is called.
+  std::stop_token stop_token() const { return stop_.get_token(); }
 
  private:
   struct Task {
@@ -42,6 +45,7 @@ class Lane {
   CondVar changed_;
   std::deque<Task> waiting_ GUARDED_BY(mutex_);
   bool stopping_ GUARDED_BY(mutex_) = false;
+  std::stop_source stop_;
   std::thread thread_;  // last: starts when everything it uses is there
 };
 

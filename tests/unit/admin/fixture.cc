@@ -110,7 +110,7 @@ Result<spool::Seq> FakeAgent::test_event(const std::string&) {
 }
 
 std::shared_ptr<forward::Forwarder> FakeAgent::forwarder(const std::string&) const {
-  return nullptr;
+  return deliverer;
 }
 
 Result<void> FakeAgent::reload() {
@@ -231,6 +231,7 @@ AdminTest::AdminTest() {
   options.state_dir = dir.path();
   options.preflight = [this](const kafka::PreflightOptions& asked) {
     preflights.push_back(asked);
+    if (during_preflight) during_preflight(asked);
     return stages;
   };
   admin = std::make_unique<Admin>(agent, std::move(options));

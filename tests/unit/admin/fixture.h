@@ -66,6 +66,7 @@ class FakeAgent final : public Control {
   std::optional<std::pair<std::string, std::string>> refusal;
   std::optional<Error> reload_fault;
   spool::Spool* spool_in_use = nullptr;
+  std::shared_ptr<forward::Forwarder> deliverer;
   LiveFeed feed{256};
   std::function<void()> before_snapshot;  // to hold the lane up
 };
@@ -131,6 +132,7 @@ class AdminTest : public ::testing::Test {
   FakeAgent agent;
   std::vector<kafka::Stage> stages;
   std::vector<kafka::PreflightOptions> preflights;
+  std::function<void(const kafka::PreflightOptions&)> during_preflight;
   std::unique_ptr<Admin> admin;
   http::Router router;
   std::set<std::string> seen;  // every byte of every answer, for the hunt for secrets

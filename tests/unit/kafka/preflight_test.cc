@@ -206,6 +206,24 @@ TEST(Preflight, ABlackHoleIsToldWithinTheTimeout) {
   EXPECT_LT(steady_clock::now() - began, 10s);
 }
 
+TEST(Preflight, AStopEndsTheStageUnderWayAndSkipsTheRest) {
+  BlackHole hole;
+  auto options = plaintext(hole.server());
+  options.config.security_protocol = "SSL";
+  options.timeout = 60s;
+  std::stop_source stop;
+  options.stop = stop.get_token();
+  const auto began = steady_clock::now();
+  std::jthread stopper([&] {
+    std::this_thread::sleep_for(500ms);  // name and connection are there, the handshake waits
+    stop.request_stop();
+  });
+  const auto stages = preflight(options);
+  EXPECT_LT(steady_clock::now() - began, 10s);
+  EXPECT_EQ(stage(stages, "tls").state, Stage::State::kFailed);
+  EXPECT_EQ(stage(stages, "brokers").state, Stage::State::kSkipped);
+}
+
 TEST_F(PreflightTest, TlsAgainstAPortWithoutItFailsTheTlsStage) {
   auto options = plaintext(cluster_->bootstrap_servers());
   options.config.security_protocol = "SSL";
