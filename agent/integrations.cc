@@ -15,6 +15,7 @@ namespace {
 constexpr std::string_view kFileCursor = "file/";
 constexpr std::string_view kApiCursor = "api/";
 constexpr std::chrono::seconds kTestEventWait{10};
+constexpr std::string_view kTestEventName = "signal_agent_test";
 /// A forwarder that is replaced or ended gets this long to hear of what it sent.
 constexpr std::chrono::seconds kStopWait{5};
 
@@ -310,14 +311,23 @@ Result<spool::Seq> Integrations::test_event(const std::string& id) {
              .key = "signal-agent-test",
              .type = spool::EventType::kTrack,
              .has_name = true,
-             .name = "signal_agent_test",
+             .name = kTestEventName,
              .value_prefix = {},
              .value = value,
              .message_id = {},
              .target = running->cursor});
   auto promise = std::make_shared<std::promise<Result<spool::Appended>>>();
   std::future<Result<spool::Appended>> answer = promise->get_future();
-  spool_->append(std::move(batch), [promise](Result<spool::Appended> appended) {
+  spool_->append(std::move(batch), [promise, now, &live = live_](Result<spool::Appended> appended) {
+    if (appended) {
+      LiveEvent stored;
+      stored.at_ms = now;
+      stored.seq = appended->first.value;
+      stored.status = LiveStatus::kStored;
+      stored.type = spool::event_type_name(spool::EventType::kTrack);
+      stored.name = kTestEventName;
+      live.publish(std::move(stored));
+    }
     promise->set_value(std::move(appended));
   });
   if (answer.wait_for(kTestEventWait) != std::future_status::ready) {

@@ -35,7 +35,7 @@ class LiveFeed {
  public:
   explicit LiveFeed(std::size_t capacity = 4096);
 
-  /// True while somebody watches: publishers skip the work of describing events otherwise.
+  /// True while somebody watches. Ordinary successes are published only then, all else always.
   bool watched() const { return watchers_.load(std::memory_order_relaxed) > 0; }
   void add_watcher();
   void remove_watcher();

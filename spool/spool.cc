@@ -93,6 +93,12 @@ Seq Spool::durable_end() const {
   return {impl_->durable_end.load()};
 }
 
+bool Spool::was_discarded(CursorId cursor, Seq seq) const {
+  Lock lock(impl_->mutex);
+  const auto found = impl_->discarded.find(cursor);
+  return found != impl_->discarded.end() && found->second.contains(seq);
+}
+
 bool Spool::was_given(Seq seq) const {
   Lock lock(impl_->mutex);
   return seq.value > 0 && seq <= impl_->ledger.state.last && !impl_->ledger.burned.contains(seq);

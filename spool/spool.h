@@ -192,6 +192,10 @@ class Spool {
   Result<std::uint64_t> count_dead_letters(CursorId cursor, const DeadQuery& query) const;
   Result<std::vector<DeadSummary>> dead_letter_summary(CursorId cursor) const;
 
+  /// True when that event was discarded for the cursor and this process still knows: of each cursor
+  /// the latest ranges are remembered, in memory.
+  bool was_discarded(CursorId cursor, Seq seq) const;
+
   /// True when that number was given to an event (it may be trimmed since), false for a gap.
   bool was_given(Seq seq) const;
 

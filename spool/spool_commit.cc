@@ -21,6 +21,8 @@ struct AppendBatchAccess {
 namespace {
 
 constexpr std::chrono::milliseconds kDiskCheck{100};
+/// Ranges a cursor remembers for its receipts: 64 KiB.
+constexpr std::size_t kDiscardsRemembered = 4096;
 /// The batch gives its memory back above this.
 constexpr std::size_t kKeptBatchBytes = 2 * kMaxGroupBytes;
 
@@ -219,6 +221,12 @@ void Spool::Impl::publish(Transaction& transaction, bool drop) {
     ledger.cursors.erase(id);
     sent.erase(id);
     oldest.erase(id);
+    discarded.erase(id);
+  }
+  for (const auto& [id, range] : transaction.discarded()) discarded[id].add(range);
+  for (auto& [id, ranges] : discarded) {
+    if (ranges.ranges().size() <= kDiscardsRemembered) continue;
+    ranges.drop_through(ranges.ranges()[ranges.ranges().size() - kDiscardsRemembered - 1].last);
   }
   sizes.extend({ledger.state.last, ledger.state.stored_bytes});
   for (const Seq point : sizes.drop_below(ledger.state.floor)) points_to_delete.push_back(point);

@@ -77,7 +77,10 @@ Result<CursorState> Spool::set_holds_disk(CursorId id, bool holds) {
     transaction.raise_floor();  // without the one that resumes
     CursorRecord cursor = *found;
     cursor.holds_disk = holds;
-    if (holds) cursor.discarded += skip_freed(cursor, transaction.before(), transaction.state());
+    if (holds) {
+      cursor.discarded += skip_freed(cursor, transaction.before(), transaction.state());
+      note_discarded(transaction, *found, cursor);
+    }
     transaction.set_cursor(std::move(cursor));
     return true;
   });

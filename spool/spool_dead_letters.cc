@@ -105,6 +105,7 @@ class DiscardOp final : public DeadLetterOp {
   void change(Transaction& transaction, CursorRecord& cursor, Seq seq,
               const DeadHeader& header) override {
     transaction.dead().erase(transaction.batch(), cursor_, seq);
+    transaction.note_discarded(cursor_, {seq, seq});
     cursor.buried -= 1;
     cursor.discarded += 1;
     cursor.dead_letter_bytes -= std::min(cursor.dead_letter_bytes, header.event_bytes);

@@ -104,6 +104,7 @@ struct Spool::Impl {
   Ledger ledger GUARDED_BY(mutex);
   SizeIndex sizes GUARDED_BY(mutex);
   std::map<CursorId, Seq> sent GUARDED_BY(mutex);
+  std::map<CursorId, RangeSet> discarded GUARDED_BY(mutex);  // the latest, for the receipts
   bool dropping GUARDED_BY(mutex) = false;
   std::string failure GUARDED_BY(mutex);
   struct Oldest {

@@ -37,6 +37,7 @@ bool Spool::Impl::drop_oldest(Transaction& transaction, std::uint64_t incoming) 
     const std::uint64_t dropped = settle_range(cursor, ledger.gaps, {from.next(), target});
     cursor.discarded += dropped;
     advance_mark(cursor, ledger.gaps, cursor.mark, state.last);
+    note_discarded(transaction, *holder, cursor);
     log::warn("the spool is full: the oldest events were dropped",
               {{"cursor", cursor.name}, {"dropped", dropped}, {"through", target.value}});
     transaction.set_cursor(std::move(cursor));

@@ -72,6 +72,15 @@ std::uint64_t skip_freed(CursorRecord& cursor, const Ledger& ledger, const State
   return skipped;
 }
 
+void note_discarded(Transaction& transaction, const CursorRecord& before,
+                    const CursorRecord& after) {
+  RangeSet settled = after.settled;
+  settled.add({before.mark.next(), after.mark});
+  for (const SeqRange& range : settled.ranges())
+    for (const SeqRange& part : before.settled.outside(range))
+      transaction.note_discarded(after.id, part);
+}
+
 namespace {
 
 /// The oldest dead letters go until `more_events` and `more_bytes` fit; false when they cannot.
@@ -94,6 +103,7 @@ Result<bool> make_room(Transaction& transaction, CursorRecord& cursor, std::uint
         cursor.buried -= 1;
         cursor.dead_letter_bytes -= std::min(cursor.dead_letter_bytes, header.event_bytes);
         cursor.discarded += 1;
+        transaction.note_discarded(cursor.id, {seq, seq});
         ++dropped;
         return true;
       });

@@ -58,6 +58,10 @@ class Transaction {
   bool dead_touched(CursorId id) const { return dead_touched_.contains(id); }
   void touch_dead(CursorId id) { dead_touched_.insert(id); }
 
+  /// For the receipts: that range of the cursor counts as discarded from now on.
+  void note_discarded(CursorId id, SeqRange range) { discarded_.emplace_back(id, range); }
+  const std::vector<std::pair<CursorId, SeqRange>>& discarded() const { return discarded_; }
+
   /// The event's bytes as they lie in the spool.
   Result<std::string> event_bytes(Seq seq) const;
 
@@ -80,7 +84,12 @@ class Transaction {
   std::map<CursorId, CursorRecord> changed_;
   std::set<CursorId> removed_;
   std::set<CursorId> dead_touched_;
+  std::vector<std::pair<CursorId, SeqRange>> discarded_;
 };
+
+/// Notes as discarded whatever `after` has settled and `before` had not.
+void note_discarded(Transaction& transaction, const CursorRecord& before,
+                    const CursorRecord& after);
 
 /// The floor's next for a cursor that resumes behind it, and for one that begins: what was freed is
 /// taken off its books. Returns how many events it lost that way.

@@ -63,14 +63,6 @@ bool covers(const std::vector<spool::SeqRange>& ranges, spool::Seq seq) {
   });
 }
 
-/// The newest thing the live feed remembers of that event; it remembers only while watched.
-bool was_filtered(const LiveFeed::Page& recent, const std::string& integration, spool::Seq seq) {
-  return std::any_of(recent.events.begin(), recent.events.end(), [&](const LiveEvent& event) {
-    return event.seq == seq.value && event.status == LiveStatus::kFiltered &&
-           event.integration == integration;
-  });
-}
-
 Json line(const Integration& integration, std::string_view status) {
   return {{"integration", integration.id}, {"name", integration.name}, {"status", status},
           {"partition", nullptr},          {"offset", nullptr},        {"code", nullptr}};
@@ -89,19 +81,22 @@ Result<Json> receipt_of(Context& context, const IntegrationView& view, const spo
   }
   if (const auto forwarder = context.control.forwarder(view.integration.id)) {
     const forward::Receipt receipt = forwarder->receipt(seq);
-    if (receipt.where == forward::Receipt::Where::kInFlight) {
-      return line(view.integration, "in_flight");
-    }
-    if (receipt.where == forward::Receipt::Where::kDelivered) {
-      Json json = line(view.integration, "delivered");
-      json["partition"] = receipt.partition;
-      json["offset"] = receipt.offset;
-      return json;
+    switch (receipt.where) {
+      case forward::Receipt::Where::kInFlight:
+        return line(view.integration, "in_flight");
+      case forward::Receipt::Where::kFiltered:
+        return line(view.integration, "filtered");
+      case forward::Receipt::Where::kDelivered: {
+        Json json = line(view.integration, "delivered");
+        json["partition"] = receipt.partition;
+        json["offset"] = receipt.offset;
+        return json;
+      }
+      case forward::Receipt::Where::kUnknown:
+        break;
     }
   }
-  if (was_filtered(context.control.live().read(0, SIZE_MAX), view.integration.id, seq)) {
-    return line(view.integration, "filtered");
-  }
+  if (spool.was_discarded(view.cursor->id, seq)) return line(view.integration, "discarded");
   const bool settled = seq <= view.cursor->mark || covers(view.cursor->settled, seq);
   return line(view.integration, settled ? "settled" : "pending");
 }

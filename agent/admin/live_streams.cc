@@ -69,7 +69,7 @@ void LiveStreams::run() {
       Lock lock(mutex_);
       const auto until = std::chrono::steady_clock::now() + kTurn;
       while (!stopping_ && arrived_.empty()) {
-        if (watchers.empty()) {
+        if (watchers.empty() && left_.empty()) {
           changed_.wait(mutex_);
         } else if (!changed_.wait_until(mutex_, until)) {
           break;
@@ -80,12 +80,18 @@ void LiveStreams::run() {
       arrived_.clear();
     }
     if (!stopping) refresh_names(clock_.steady());
+    const Time now = clock_.steady();
+    while (!left_.empty() && (stopping || now - left_.front() >= kLinger)) {
+      control_.live().remove_watcher();
+      left_.pop_front();
+    }
+    std::optional<Reading> reading;
     std::erase_if(watchers, [&](Watcher& watcher) {
       const bool is_new = watcher.written == Time{};
       if (is_new) begin(watcher);
-      if (!stopping && serve(watcher)) return false;
+      if (!stopping && serve(watcher, reading)) return false;
       watcher.stream->close();
-      control_.live().remove_watcher();
+      left_.push_back(now);
       Lock lock(mutex_);
       --watchers_;
       return true;
@@ -109,10 +115,13 @@ void LiveStreams::begin(Watcher& watcher) {
   if (!watcher.stream->write("retry: 2000\n\n")) watcher.stream->close();
 }
 
-bool LiveStreams::serve(Watcher& watcher) {
+bool LiveStreams::serve(Watcher& watcher, std::optional<Reading>& reading) {
   if (watcher.stream->closed()) return false;
   const Time now = clock_.steady();
-  const LiveFeed::Page page = control_.live().read(watcher.after, kReadAtOnce);
+  if (!reading || reading->after != watcher.after) {
+    reading = Reading{watcher.after, control_.live().read(watcher.after, kReadAtOnce)};
+  }
+  const LiveFeed::Page& page = reading->page;
 
   std::vector<const LiveEvent*> fitting;
   for (const LiveEvent& event : page.events) {

@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -38,6 +39,9 @@ class LiveStreams {
   static constexpr std::chrono::milliseconds kTurn{100};
   static constexpr std::chrono::seconds kComment{15};
   static constexpr std::chrono::seconds kPatience{60};
+  /// Publishers go on for so long after the last watcher left: a browser that reconnects with its
+  /// Last-Event-ID finds what it missed.
+  static constexpr std::chrono::seconds kLinger{3};
 
   LiveStreams(Control& control, Clock& clock);
   ~LiveStreams() { stop(); }
@@ -63,8 +67,13 @@ class LiveStreams {
 
   void run();
   void begin(Watcher& watcher);
+  /// What a turn reads of the feed, kept for the watchers that are equally far.
+  struct Reading {
+    std::uint64_t after = 0;
+    LiveFeed::Page page;
+  };
   /// False when the watcher is gone.
-  bool serve(Watcher& watcher);
+  bool serve(Watcher& watcher, std::optional<Reading>& reading);
   void refresh_names(Time now);
   bool fits(const LiveFilter& filter, const LiveEvent& event) const;
   std::string render(const LiveEvent& event) const;
@@ -73,6 +82,7 @@ class LiveStreams {
   Clock& clock_;
   std::map<std::string, std::string> names_;  // by id; the thread's own
   std::optional<Time> names_read_;
+  std::deque<Time> left_;  // when watchers left, their count still held in the feed
 
   Mutex mutex_;
   CondVar changed_;

@@ -66,7 +66,7 @@ struct ForwarderStatus {
 
 /// Where one event is, as far as this process remembers.
 struct Receipt {
-  enum class Where { kInFlight, kDelivered, kUnknown };
+  enum class Where { kInFlight, kDelivered, kFiltered, kUnknown };
   Where where = Where::kUnknown;
   std::int32_t partition = -1;
   std::int64_t offset = -1;

@@ -73,16 +73,6 @@ inline void count_by(std::vector<std::pair<std::string, std::uint64_t>>& counts,
   counts.emplace_back(std::string(name), 1);
 }
 
-inline LiveEvent live_event_of(const std::string& integration, std::uint64_t seq,
-                               std::int64_t at_ms, LiveStatus status) {
-  LiveEvent event;
-  event.at_ms = at_ms;
-  event.seq = seq;
-  event.integration = integration;
-  event.status = status;
-  return event;
-}
-
 // The loop's own state belongs to one thread, the one that calls step(); what other threads ask or
 // order stands at the end, behind its two mutexes.
 struct Forwarder::Impl {
@@ -188,6 +178,8 @@ struct Forwarder::Impl {
   std::optional<CurrentFailure> failure_now();
   DeliveryState state_now() const;
   void tell_changes(const std::optional<CurrentFailure>& failure);
+  void describe(const spool::EventView& event);
+  LiveEvent live_event(std::uint64_t seq, LiveStatus status) const;
   void tell_filtered(const spool::EventView& event);
   milliseconds rest_for() const;
 
@@ -332,14 +324,16 @@ struct Forwarder::Impl {
   struct Description {
     spool::EventType type;
     std::string name;
+    bool is_test;
   };
-  std::unordered_map<std::uint64_t, Description> described_;  // only while Live Events is watched
+  std::unordered_map<std::uint64_t, Description> described_;  // test events; all while one watches
 
   // Scratch, kept for its memory.
   std::vector<kafka::DeliveryReport> reports_;
   std::vector<kafka::DeliveryReport> failed_;
   Signal::Completions completions_;
   std::vector<spool::Seq> sent_now_;
+  std::vector<spool::Seq> filtered_now_;
 
   // --- other threads
   std::atomic<bool> hungry_{false};  // the loop ran out of events

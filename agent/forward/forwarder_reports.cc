@@ -119,18 +119,13 @@ void Forwarder::Impl::stored(const kafka::DeliveryReport& report) {
       circuit_.success();
   }
 
-  if (live_.watched()) {
-    LiveEvent event =
-        live_event_of(options_.integration_id, report.token, wall_, LiveStatus::kDelivered);
+  if (live_.watched() || described_.contains(report.token)) {
+    LiveEvent event = live_event(report.token, LiveStatus::kDelivered);
     event.partition = report.partition;
     event.offset = report.offset;
     event.latency_ms = static_cast<std::uint32_t>(std::min<std::uint64_t>(latency, UINT32_MAX));
-    if (const auto found = described_.find(report.token); found != described_.end()) {
-      event.type = spool::event_type_name(found->second.type);
-      event.name = std::move(found->second.name);
-      described_.erase(found);
-    }
     live_.publish(std::move(event));
+    described_.erase(report.token);
   }
 }
 
@@ -159,16 +154,11 @@ FailurePolicy Forwarder::Impl::policy(FailureClass cls) const {
 void Forwarder::Impl::came_back(const kafka::DeliveryReport& report) {
   const kafka::Classification found = kafka::classify(report.error, health_.fatal);
   Cause cause = attribute(report, found);
-  if (!purging_ || cause.cls != FailureClass::kRetry) count_by(told_.failed_by_code, cause.code);
-  if (const auto described = described_.find(report.token); described != described_.end()) {
-    if (live_.watched()) {
-      LiveEvent event =
-          live_event_of(options_.integration_id, report.token, wall_, LiveStatus::kFailed);
-      event.type = spool::event_type_name(described->second.type);
-      event.name = described->second.name;
-      event.code = cause.code;
-      live_.publish(std::move(event));
-    }
+  if (!purging_ || cause.cls != FailureClass::kRetry) {
+    count_by(told_.failed_by_code, cause.code);
+    LiveEvent event = live_event(report.token, LiveStatus::kFailed);
+    event.code = cause.code;
+    live_.publish(std::move(event));
   }
   if (dead_flight_.contains(report.token)) {
     dead_letter_came_back(report, std::move(cause));
@@ -284,13 +274,10 @@ void Forwarder::Impl::send_again(AckWindow::Entry& entry) {
 
 void Forwarder::Impl::bury(AckWindow::Entry& entry, const Cause& cause, bool self_healing) {
   window_.set_state(entry, State::kBurying);
-  if (auto described = described_.extract(entry.seq)) {
-    LiveEvent event = live_event_of(options_.integration_id, entry.seq, wall_, LiveStatus::kBuried);
-    event.type = spool::event_type_name(described.mapped().type);
-    event.name = std::move(described.mapped().name);
-    event.code = cause.code;
-    live_.publish(std::move(event));
-  }
+  LiveEvent told = live_event(entry.seq, LiveStatus::kBuried);
+  told.code = cause.code;
+  live_.publish(std::move(told));
+  described_.erase(entry.seq);
   to_bury_.push_back({entry.seq,
                       entry.bytes,
                       {.reason = std::string(kafka::failure_class_name(cause.cls)),

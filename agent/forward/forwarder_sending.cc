@@ -169,7 +169,7 @@ Forwarder::Impl::Outcome Forwarder::Impl::hand_over(const spool::EventView& even
     set_.bytes += bytes;
   }
   ++told_.sent_total;
-  if (live_.watched()) described_[event.seq.value] = {event.type, std::string(event.name)};
+  describe(event);
   if (result.status == kafka::SendStatus::kRefused) return Outcome::kAside;
   sent_now_.push_back(event.seq);
   return Outcome::kSent;

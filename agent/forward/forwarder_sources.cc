@@ -186,7 +186,7 @@ bool Forwarder::Impl::set_aside(const spool::EventView& event) {
   AckWindow::Entry& entry = window_.push(event.seq, State::kWaiting);
   entry.accepted_ms = event.accepted_ms;
   entry.bytes = static_cast<std::uint32_t>(event.value.size());
-  if (live_.watched()) described_[entry.seq] = {event.type, std::string(event.name)};
+  describe(event);
   bury_as_expired(entry);
   return true;
 }

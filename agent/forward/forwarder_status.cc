@@ -16,10 +16,31 @@ constexpr milliseconds kLogPause = 5s;  // between two lines about a failure
 
 }  // namespace
 
+/// Ordinary successes are told while somebody watches; test events, failures and burials always:
+/// they are few, and are looked for afterwards.
+void Forwarder::Impl::describe(const spool::EventView& event) {
+  const bool is_test = event.target == options_.cursor;
+  if (!is_test && !live_.watched()) return;
+  described_[event.seq.value] = {event.type, std::string(event.name), is_test};
+}
+
+LiveEvent Forwarder::Impl::live_event(std::uint64_t seq, LiveStatus status) const {
+  LiveEvent event;
+  event.at_ms = wall_;
+  event.seq = seq;
+  event.integration = options_.integration_id;
+  event.status = status;
+  if (const auto found = described_.find(seq); found != described_.end()) {
+    event.type = spool::event_type_name(found->second.type);
+    event.name = found->second.name;
+  }
+  return event;
+}
+
 void Forwarder::Impl::tell_filtered(const spool::EventView& event) {
+  filtered_now_.push_back(event.seq);
   if (!live_.watched()) return;
-  LiveEvent told =
-      live_event_of(options_.integration_id, event.seq.value, wall_, LiveStatus::kFiltered);
+  LiveEvent told = live_event(event.seq.value, LiveStatus::kFiltered);
   told.type = spool::event_type_name(event.type);
   told.name = event.name;
   live_.publish(std::move(told));
@@ -95,7 +116,8 @@ void Forwarder::Impl::tell_changes(const std::optional<CurrentFailure>& failure)
 void Forwarder::Impl::publish_status() {
   shown_ = failure_now();
   tell_changes(shown_);
-  if (!described_.empty() && !live_.watched()) described_.clear();
+  if (!live_.watched())
+    std::erase_if(described_, [](const auto& one) { return !one.second.is_test; });
   told_.state = state_now();
   told_.in_flight_events = in_flight_;
   told_.in_flight_bytes = in_flight_bytes_;
@@ -117,6 +139,8 @@ void Forwarder::Impl::publish_status() {
   status_.failed_by_code = told_.failed_by_code;
   status_.buried_by_reason = told_.buried_by_reason;
   status_.rebuilds_by_reason = told_.rebuilds_by_reason;
+  for (const spool::Seq seq : filtered_now_) receipts_.filtered(seq);
+  filtered_now_.clear();
 }
 
 }  // namespace signal_agent::forward

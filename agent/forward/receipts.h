@@ -20,6 +20,7 @@ class ReceiptRing {
   void delivered(spool::Seq seq, std::int32_t partition, std::int64_t offset) {
     slot(seq) = {seq.value, Receipt::Where::kDelivered, partition, offset};
   }
+  void filtered(spool::Seq seq) { slot(seq) = {seq.value, Receipt::Where::kFiltered, -1, -1}; }
   void forget(spool::Seq seq) {
     if (slot(seq).seq == seq.value) slot(seq) = {};
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <fstream>
+#include <future>
 #include <mutex>
 #include <sstream>
 #include <thread>
@@ -12,6 +13,7 @@
 #include "agent/admin/assets.h"
 #include "agent/admin/guard.h"
 #include "agent/admin/lane.h"
+#include "agent/admin/live_streams.h"
 #include "tests/unit/admin/fixture.h"
 #include "tests/unit/admin/schema.h"
 
@@ -405,6 +407,22 @@ TEST_F(AdminTest, SecretsAreNowhere) {
   }
 }
 
+TEST_F(AdminTest, AStopEndsAConnectionTestUnderWay) {
+  std::promise<void> under_way;
+  during_preflight = [&](const kafka::PreflightOptions& options) {
+    under_way.set_value();
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (!options.stop.stop_requested() && std::chrono::steady_clock::now() < deadline) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    EXPECT_TRUE(options.stop.stop_requested());
+  };
+  installed("Kafka");
+  std::jthread asking([&] { ask("POST", "/v1/admin/integrations/Kafka/check"); });
+  under_way.get_future().wait();
+  admin->stop();
+}
+
 // --- live events
 // -------------------------------------------------------------------------------------------
 
@@ -514,6 +532,36 @@ TEST_F(AdminTest, AFloodOfFailuresIsBoundedTooThoughFailuresAreNotSampled) {
       messages(stream->text()), [](const json& message) { return message.contains("seq"); });
   EXPECT_GE(shown, 50);
   EXPECT_LE(shown, 100) << "two turns at most, when one began while they were published";
+}
+
+TEST_F(AdminTest, AWatcherThatReadsNothingIsCaughtUpByTheRingAndNeverByMemory) {
+  const auto stream = watch("/v1/admin/events/live");
+  ASSERT_TRUE(stream->wait_for("retry:"));
+  stream->stalled = true;
+  for (std::uint64_t seq = 1; seq <= 10'000; ++seq) {
+    agent.feed.publish(live_event(seq, LiveStatus::kStored));
+  }
+  EXPECT_EQ(agent.feed.read(0, SIZE_MAX).events.size(), 256U) << "what the ring holds";
+  const std::size_t before = stream->text().size();
+  stream->stalled = false;
+  ASSERT_TRUE(stream->wait_for("skipped"));
+  EXPECT_LT(stream->text().size() - before, LiveStreams::kMaxWaitingBytes);
+  std::uint64_t told = 0;
+  for (const json& message : messages(stream->text())) {
+    told += message.contains("skipped") ? message["skipped"].get<std::uint64_t>() : 1;
+  }
+  EXPECT_EQ(told, 10'000U);
+}
+
+TEST_F(AdminTest, AReconnectFindsWhatHappenedMeanwhile) {
+  auto stream = watch("/v1/admin/events/live");
+  ASSERT_TRUE(stream->wait_for("retry:"));
+  stream->close();
+  std::this_thread::sleep_for(2 * LiveStreams::kTurn);  // the agent has seen that it is gone
+  ASSERT_TRUE(agent.feed.watched()) << "a browser is back after two seconds";
+  agent.feed.publish(live_event(1, LiveStatus::kStored));
+  stream = watch("/v1/admin/events/live", {{"Last-Event-ID", "0"}});
+  EXPECT_TRUE(stream->wait_for("\"seq\":1"));
 }
 
 TEST_F(AdminTest, LiveStreamsAreBounded) {

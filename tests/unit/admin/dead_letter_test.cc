@@ -4,6 +4,7 @@
 #include <future>
 
 #include "spool/spool.h"
+#include "tests/support/fake_producer.h"
 #include "tests/unit/admin/fixture.h"
 
 namespace signal_agent::admin {
@@ -198,15 +199,35 @@ TEST_F(DeadLetterTest, AReceiptTellsWhereAnEventIs) {
   EXPECT_EQ(status_of(buried)["code"], "MESSAGE_TOO_LARGE");
   EXPECT_EQ(status_of(pending)["status"], "pending");
   ask("POST", std::string(kAll) + "/discard", json{{"all", true}, {"confirm", 1}});
-  EXPECT_EQ(status_of(buried)["status"], "settled");
-  LiveEvent filtered;
-  filtered.seq = pending;
-  filtered.status = LiveStatus::kFiltered;
-  filtered.integration = agent.view("Kafka").integration.id;
-  agent.feed.publish(filtered);
-  EXPECT_EQ(status_of(pending)["status"], "filtered");
+  EXPECT_EQ(status_of(buried)["status"], "discarded");
   EXPECT_EQ(ask("GET", "/v1/admin/events/999").status, 404);
   EXPECT_EQ(ask("GET", "/v1/admin/events/0").status, 404);
+}
+
+TEST_F(DeadLetterTest, AReceiptKnowsWhatTheForwarderDidWithAnEvent) {
+  const auto granted = store(R"({"context":{"consent":{"analytics":true}}})").value;
+  const auto refused = store("{}").value;
+  ::signal_agent::testing::FakeCluster cluster(system_clock());
+  forward::Forwarder::Options options;
+  options.config.consent = {"analytics"};
+  options.config.max_message_bytes = 1'000'000;
+  options.cursor = cursor_id;
+  options.producers = cluster.factory();
+  agent.deliverer = std::make_shared<forward::Forwarder>(std::move(options), *spool, agent.feed);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (spool->cursor(cursor_id)->books.pending > 0) {
+    ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+    agent.deliverer->step();
+  }
+  refresh();
+  const auto status_of = [&](std::uint64_t seq) {
+    return ask("GET", "/v1/admin/events/" + std::to_string(seq)).parsed()["integrations"][0];
+  };
+  EXPECT_EQ(status_of(granted)["status"], "delivered");
+  EXPECT_EQ(status_of(granted)["offset"], 0);
+  EXPECT_EQ(status_of(refused)["status"], "filtered");
+  agent.deliverer.reset();
+  EXPECT_EQ(status_of(granted)["status"], "settled") << "another process";
 }
 
 }  // namespace

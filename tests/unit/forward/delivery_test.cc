@@ -249,6 +249,37 @@ TEST_F(Delivery, EventsWithoutConsentAreFiltered) {
   expect_balance();
 }
 
+TEST_F(Delivery, AReceiptRemembersWhatWasDeliveredAndWhatWasFiltered) {
+  config.consent = {"analytics"};
+  store({{"", R"({"context":{"consent":{"analytics":true}}})", 0}, {"", "{}", 0}});
+  start();
+  ASSERT_TRUE(until([&] { return nothing_pending(); }));
+  EXPECT_EQ(forwarder->receipt({1}).where, Receipt::Where::kDelivered);
+  EXPECT_EQ(forwarder->receipt({2}).where, Receipt::Where::kFiltered);
+  EXPECT_EQ(forwarder->receipt({3}).where, Receipt::Where::kUnknown);
+}
+
+TEST_F(Delivery, UnwatchedLiveEventsHoldTestEventsFailuresAndBurialsOnly) {
+  cluster.max_message_bytes = 300;
+  store({{"", "ordinary", 0}, {"", "a test", cursor}});
+  start();
+  ASSERT_TRUE(until([&] { return nothing_pending(); }));
+  store({{"", std::string(1000, 'x'), 0}});
+  ASSERT_TRUE(until([&] { return nothing_pending(); }));
+  const LiveFeed::Page page = live.read(0, 100);
+  std::vector<std::pair<std::uint64_t, LiveStatus>> told;
+  for (const LiveEvent& event : page.events) {
+    if (told.empty() || told.back() != std::pair(event.seq, event.status)) {
+      told.emplace_back(event.seq, event.status);
+    }
+  }
+  EXPECT_EQ(told,
+            (std::vector<std::pair<std::uint64_t, LiveStatus>>{
+                {2, LiveStatus::kDelivered}, {3, LiveStatus::kFailed}, {3, LiveStatus::kBuried}}));
+  EXPECT_EQ(page.events.front().name, "Clicked");
+  EXPECT_EQ(page.events.back().code, "MESSAGE_TOO_LARGE");
+}
+
 TEST_F(Delivery, OldEventsAreBuriedAsExpired) {
   max_age = 60s;
   store_many(5);

@@ -107,7 +107,10 @@ TEST_F(DeadLetterTest, DiscardNeedsTheRightCount) {
   EXPECT_EQ(wrong.error().code, Code::kConflict);
   EXPECT_THAT(wrong.error().message, HasSubstr("3 dead letters"));
   EXPECT_EQ(books(cursor).buried, 3u);
+  EXPECT_FALSE(spool->was_discarded(cursor, {2}));
   EXPECT_EQ(*discard(cursor, {}, 3), 3u);
+  EXPECT_TRUE(spool->was_discarded(cursor, {2}));
+  EXPECT_FALSE(spool->was_discarded(cursor, {4}));
   const Books b = books(cursor);
   EXPECT_EQ(b.buried, 0u);
   EXPECT_EQ(b.discarded, 3u);
@@ -210,6 +213,20 @@ TEST_F(DeadLetterTest, DropOldestDiscardsTheOldestThatIsNotReplaying) {
   const Books b = books(cursor);
   EXPECT_EQ(b.discarded, 1u);
   EXPECT_EQ(b.stored, settled_and_pending(b));
+  EXPECT_TRUE(spool->was_discarded(cursor, {2}));
+  EXPECT_FALSE(spool->was_discarded(cursor, {1}));
+}
+
+TEST_F(DeadLetterTest, OnlyTheLatestDiscardsAreRemembered) {
+  ASSERT_TRUE(store_count(20'000).has_value());
+  std::vector<std::uint64_t> odd;  // nothing to merge: each is a range of its own
+  for (std::uint64_t seq = 1; seq <= 20'000; seq += 2) odd.push_back(seq);
+  ASSERT_TRUE(bury(cursor, odd).has_value());
+  EXPECT_EQ(*discard(cursor, {}, odd.size()), odd.size());
+  EXPECT_EQ(std::ranges::count_if(
+                odd, [&](std::uint64_t seq) { return spool->was_discarded(cursor, {seq}); }),
+            4096);
+  EXPECT_TRUE(spool->was_discarded(cursor, {odd.back()}));
 }
 
 TEST_F(DeadLetterTest, ManyAreMarkedInSeveralCommitsAndAllCounted) {

@@ -72,6 +72,8 @@ TEST_F(LimitsTest, DropOldestMakesRoomAndCountsWhatItDropped) {
   EXPECT_EQ(b.stored, settled_and_pending(b));
   EXPECT_LE(spool->stats().logical_bytes, 100'000u);
   EXPECT_EQ(values_from({1}).size(), b.pending);
+  EXPECT_TRUE(spool->was_discarded(cursor, {b.discarded}));
+  EXPECT_FALSE(spool->was_discarded(cursor, {b.discarded + 1}));
 }
 
 TEST_F(LimitsTest, DropOldestSparesWhatIsInTheLibrary) {
@@ -132,6 +134,9 @@ TEST_F(LimitsTest, ADisabledCursorHoldsNothingAndLosesWhatWasTrimmed) {
   ASSERT_TRUE(back.has_value());
   EXPECT_EQ(back->mark, Seq{6});
   EXPECT_EQ(back->books.discarded, 6u);
+  EXPECT_TRUE(spool->was_discarded(off, {6}));
+  EXPECT_FALSE(spool->was_discarded(off, {7}));
+  EXPECT_FALSE(spool->was_discarded(on, {6}));
   EXPECT_EQ(back->books.pending, 4u);
   EXPECT_EQ(back->books.stored, settled_and_pending(back->books));
 }
