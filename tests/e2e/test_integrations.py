@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Several integrations over one spool: one that is down holds up nobody, and disk is freed behind all."""
 import base64
+import json
 import os
+import pathlib
 import socket
 import threading
 
@@ -159,6 +161,49 @@ class Integrations(BrokerCase):
         self.assertEqual((members["acked"], members["filtered"]), (1, 3))
         self.assertEqual([record.value for record in self.records()], [granted])
         self.assertEqual(agent.wait_drained("all")["acked"], 4)
+        _, receipt = agent.get(f"/v1/admin/events/{answer['last_seq']}", agent.token())
+        self.assertEqual({one["name"]: one["status"] for one in json.loads(receipt)["integrations"]},
+                         {"consented": "filtered", "all": "delivered"})
+
+    def test_a_secret_stands_in_no_process_list_and_a_core_file_would_be_empty(self):
+        secret = self.directory / "secret"
+        secret.write_text(self.broker.password("agent"))
+        secret.chmod(0o600)
+        agent = self.agent([integration(self.broker, self.topic, sasl_password={"file": str(secret)})]).start()
+        agent.post("/v1/p", b'{"userId":"u"}')
+        agent.wait_drained()
+        process = pathlib.Path(f"/proc/{agent.process.pid}")
+        for name in ("cmdline", "environ"):
+            text = (process / name).read_bytes()
+            self.assertNotIn(secret.read_bytes(), text)
+            self.assertNotIn(agent.token().encode(), text)
+        self.assertRegex((process / "limits").read_text(), r"Max core file size +0 +0 ")
+
+    def test_watchers_that_read_nothing_cost_bounded_memory_and_hold_up_nothing(self):
+        agent = self.agent().start()
+        body = b"[" + b",".join([b'{"type":"track","event":"%s","userId":"u"}' % (b"n" * 200)] * 500) + b"]"
+
+        def send(batches):
+            for _ in range(batches):
+                self.assertEqual(agent.post("/v1/batch", body)[0], 200)
+            agent.wait_drained()
+        send(120)  # fills the write buffers, which sending alone makes it keep
+        before = agent.anonymous_bytes()
+        watchers = []
+        for _ in range(32):
+            watcher = socket.socket()
+            watcher.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            watcher.connect(agent.admin)
+            self.addCleanup(watcher.close)
+            watcher.sendall(f"GET /v1/admin/events/live HTTP/1.1\r\nHost: localhost\r\n"
+                            f"Authorization: Bearer {agent.token()}\r\n\r\n".encode())
+            self.assertEqual(watcher.recv(12), b"HTTP/1.1 200")
+            watchers.append(watcher)
+        send(120)
+        grown = agent.anonymous_bytes() - before
+        # The ring, and for each watcher what the server keeps at most.
+        self.assertLess(grown, 32 * 256 * 1024 + 8_000_000, f"{grown / 1e6:.1f} MB")
+        self.assertEqual(self.broker.count(self.topic), 120_000)
 
     def test_a_changed_field_moves_no_cursor(self):
         agent = self.agent(settings=SETTINGS).start()

@@ -145,6 +145,17 @@ TEST_F(HostileTest, ANameFullOfMarkupComesBackAsData) {
   EXPECT_THAT(answer, HasSubstr("nosniff"));
 }
 
+TEST_F(HostileTest, BrokenBodiesAreRefusedHoweverTheyAreBroken) {
+  const std::string deep(100'000, '[');
+  for (const std::string& body :
+       {deep, R"({"name":)" + deep, std::string("{\"name\":\"\xff\xfe\"}"), std::string("{\0}", 3),
+        std::string("\xef\xbb\xbf{"), std::string(R"({"name":"a")")}) {
+    EXPECT_EQ(ask("POST", "/v1/admin/integration-catalog/confluent_cloud/install", body).status,
+              400)
+        << body.substr(0, 20);
+  }
+}
+
 TEST_F(HostileTest, ABodyBeyondItsLimitIs413BeforeItIsRead) {
   const std::string answer =
       raw("POST /v1/admin/integration-catalog/confluent_cloud/install HTTP/1.1\r\nHost: " + host +
