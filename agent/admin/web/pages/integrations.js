@@ -152,9 +152,9 @@ function card(one) {
       <div><dt>Last delivery</dt><dd>${ago(delivery?.last_delivered_at, "–")}</dd></div>
     </dl>
     ${one.consent_categories.length ? html`<p class="soft">Only events that grant ${one.consent_categories.join(", ")}.</p>` : nothing}
-    ${fixed ? html`<p class="soft">From the configuration file: change or remove it there.</p>` : nothing}
+    ${fixed && !one.orphaned ? html`<p class="soft">From the configuration file: change or remove it there.</p>` : nothing}
     ${one.orphaned ? html`<p class="soft">Its name is gone from the configuration file. Put it back there, or end it on the command line:
-      <code>signal-agent integrations remove</code></p>` : nothing}
+      <code>signal-agent integrations remove "${one.name}"</code></p>` : nothing}
     ${testLine(one)}
     ${checked ? checkResult(checked) : nothing}
     ${one.orphaned ? nothing : html`<div class="actions" role="group" aria-label="Actions for ${one.name}">

@@ -131,7 +131,7 @@ function machine(now) {
       <div><dt>Refused events</dt><dd>${count(Object.values(intake.rejected).reduce((sum, n) => sum + n, 0))}
         <span class="soft">duplicates ${count(intake.duplicate_events)}</span></dd></div>
       <div><dt>Open connections</dt><dd>${count(intake.connections)}</dd></div>
-      <div><dt>Running since</dt><dd>${ago(now.started_at)}</dd></div>
+      <div><dt>Started</dt><dd>${ago(now.started_at)}</dd></div>
     </dl>
   </section>`;
 }
