@@ -3,7 +3,7 @@
 
     end_to_end.py [--build DIR] [--seconds N] [--drain N] [--rounds N] [--backlog-gb N] [--only PART]...
 
-Parts: single, batches, outage, drain, backlog. Agent, broker and load share the machine, so every figure is
+Parts: single, batches, outage, drain, backlog, watchers. Agent, broker and load share the machine, so every figure is
 "while it also forwards"; quote the ratios. No thresholds: a reader judges.
 """
 import argparse
@@ -13,10 +13,14 @@ import json
 import os
 import pathlib
 import re
+import selectors
 import shutil
+import socket
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import typing
 
@@ -29,7 +33,7 @@ from kafka_broker import Broker  # noqa: E402
 EVENT_BYTES = 1024
 PARTITIONS = 6
 CONNECTIONS = 64
-PARTS = ["single", "batches", "outage", "drain", "backlog"]
+PARTS = ["single", "batches", "outage", "drain", "backlog", "watchers"]
 
 
 class Table:
@@ -65,6 +69,46 @@ class Run(typing.NamedTuple):
 
 def median(runs):
     return sorted(runs)[len(runs) // 2]
+
+
+class Watchers:
+    """Live Events streams of an agent, read by one thread as they come."""
+
+    def __init__(self, agent, count):
+        self.bytes = 0
+        self._selector = selectors.DefaultSelector()
+        self._ends = []
+        for _ in range(count):
+            connection = socket.create_connection(agent.admin)
+            connection.sendall(f"GET /v1/admin/events/live HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+                               f"Authorization: Bearer {agent.token()}\r\n\r\n".encode())
+            head = connection.recv(12)
+            if head != b"HTTP/1.1 200":
+                sys.exit(f"no live stream: {head}")
+            self._selector.register(connection, selectors.EVENT_READ)
+            self._ends.append(connection)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        while not self._stop.is_set():
+            for key, _ in self._selector.select(0.1):
+                data = key.fileobj.recv(1 << 18)
+                self.bytes += len(data)
+                if not data:
+                    self._selector.unregister(key.fileobj)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+        for connection in self._ends:
+            connection.close()
+        if self._ends:
+            time.sleep(4)  # the agent goes on describing events for a page that reconnects
 
 
 class Bench:
@@ -311,6 +355,62 @@ class Bench:
         agent.close()
         shutil.rmtree(agent.directory)
 
+    def watchers(self):
+        """Delivery with three Live Events streams open against delivery with none, round by round."""
+        rounds, count, burst = 4, 3, 150_000
+        print(f"{count} Live Events streams, {rounds} rounds beside as many without", flush=True)
+        paced, cpu, slope, told = {0: [], count: []}, {0: [], count: []}, {0: [], count: []}, []
+        with self.agent(self.topic()) as agent:
+            self.load(agent.intake, 100, events=burst)
+            agent.wait_drained()
+            for number in range(rounds):
+                for open_now in (0, count) if number % 2 else (count, 0):
+                    with Watchers(agent, open_now) as streams:
+                        delivered, seconds, spent = self.paced(agent, 10_000, 3)
+                        paced[open_now].append(delivered / seconds)
+                        cpu[open_now].append(spent / delivered * 1e6)
+                        slope[open_now].append(self.drain_rate(agent, burst))
+                        told += [streams.bytes] * (open_now > 0)
+        for work, rates, reach in (("delivered of 10 k/s sent", paced, "0.95"), (f"draining {burst} events", slope, "")):
+            measured, without = statistics.median(rates[count]), statistics.median(rates[0])
+            spread = f"{min(rates[0]) / without:.2f} to {max(rates[0]) / without:.2f}"
+            self.table.add(f"{work}, {count} Live Events streams", rate(measured), f"no stream {rate(without)} ({spread})",
+                           measured / without, reach)
+        self.table.add("  CPU at 10 k/s", f"{statistics.median(cpu[count]):.1f} us/event",
+                       f"no stream {statistics.median(cpu[0]):.1f} us/event")
+        self.table.add("  told to the streams", f"{statistics.median(told) / 1e3:.0f} KB a round")
+
+    def paced(self, agent, per_second, seconds):
+        """Events delivered while batches of 100 are sent at that rate, the time it took, the CPU it cost."""
+        event = '{"type":"page","userId":"user-1","pad":"' + "p" * (EVENT_BYTES - 41) + '"}'
+        body = ("[" + ",".join([event] * 100) + "]").encode()
+        connection = harness.http.client.HTTPConnection(*agent.intake, timeout=60)
+        before, spent, began = agent.balance()["acked"], agent.cpu_seconds(), time.monotonic()
+        for number in range(per_second * seconds // 100):
+            time.sleep(max(0, began + number * 100 / per_second - time.monotonic()))
+            connection.request("POST", "/v1/batch", body=body)
+            answer = connection.getresponse()
+            if answer.read() and answer.status != 200:
+                sys.exit(f"the load saw {answer.status}")
+        delivered, seconds = agent.balance()["acked"] - before, time.monotonic() - began
+        connection.close()
+        agent.wait_drained()
+        return delivered, seconds, agent.cpu_seconds() - spent
+
+    def drain_rate(self, agent, count):
+        """Delivered per second when that many wait and nothing else is done."""
+        agent.command("integrations", "pause", "kafka")
+        self.load(agent.intake, 100, events=count)
+        acked = agent.balance()["acked"]
+        agent.command("integrations", "resume", "kafka")
+        curve = [(time.monotonic(), 0)]
+        while curve[-1][1] < 0.95 * count:
+            time.sleep(0.02)
+            curve.append((time.monotonic(), agent.balance()["acked"] - acked))
+        began = next(point for point in curve if point[1] >= 0.05 * count)
+        agent.wait_drained()
+        return (curve[-1][1] - began[1]) / (curve[-1][0] - began[0])
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -327,7 +427,7 @@ def main():
     try:
         for part in parts:
             {"single": lambda: bench.intake(1), "batches": lambda: bench.intake(100), "drain": bench.drain,
-             "outage": bench.outage, "backlog": bench.backlog}[part]()
+             "outage": bench.outage, "backlog": bench.backlog, "watchers": bench.watchers}[part]()
         bench.table.show()
     finally:
         bench.close()
