@@ -21,8 +21,8 @@ namespace signal_agent {
 /// One integration with all that is known of it now.
 struct IntegrationView {
   Integration integration = {};
-  bool orphaned = false;                       // a cursor whose name is gone from the file
-  std::optional<spool::CursorState> cursor = {};    // none while the spool is not open
+  bool orphaned = false;                          // a cursor whose name is gone from the file
+  std::optional<spool::CursorState> cursor = {};  // none while the spool is not open
   std::optional<forward::ForwarderStatus> delivery = {};
 };
 
@@ -55,7 +55,8 @@ class Control {
 
   virtual Result<Integration> install(Integration integration) = 0;  // kExists: same name
   virtual Result<Integration> update(const Integration& integration) = 0;
-  virtual Result<void> set_enabled(const std::string& id, bool enabled) = 0;  // kConflict: read-only
+  virtual Result<void> set_enabled(const std::string& id,
+                                   bool enabled) = 0;  // kConflict: read-only
   virtual Result<void> set_paused(const std::string& id, bool paused) = 0;
   /// `confirm`: the number of events (pending + buried) that will be counted discarded; kConflict
   /// with both counts in the message when it does not match.

@@ -69,7 +69,8 @@ class Integrations {
   struct Running {
     Integration integration;
     spool::CursorId cursor = 0;
-    std::shared_ptr<forward::Forwarder> forwarder = nullptr;  // null: disabled, or the spool is not open
+    std::shared_ptr<forward::Forwarder> forwarder =
+        nullptr;  // null: disabled, or the spool is not open
   };
 
   Result<void> attach(Running& running, bool first_of_all) EXCLUDES(mutex_);

@@ -192,7 +192,8 @@ class MainLoop {
 int run_command(const LoadOptions& options) {
   lifecycle::block_signals();
   limit_memory_and_core();
-  umask(0027);  // RocksDB makes its files 0644 otherwise; the state directory holds events and secrets
+  umask(0027);  // RocksDB makes its files 0644 otherwise; the state directory holds events and
+                // secrets
   LoadOptions load = options;
   load.secrets_required = true;
   LoadedSettings loaded = load_settings(load);

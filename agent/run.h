@@ -11,9 +11,9 @@ namespace signal_agent {
 int run_command(const LoadOptions& options);
 
 struct DemoOptions {
-  bool wait = true;       // false: end after the story
-  bool colour = true;     // the caller looked at the terminal and NO_COLOR
-  int events = 300;       // per act of the story
+  bool wait = true;    // false: end after the story
+  bool colour = true;  // the caller looked at the terminal and NO_COLOR
+  int events = 300;    // per act of the story
 };
 
 /// Tells the product's story on the embedded broker: events in, delivered, an outage, the backlog
