@@ -64,6 +64,7 @@ std::chrono::steady_clock::time_point Committer::now() const {
 void Committer::wake() {
   urgent_ = true;
   if (!sleeping_) return;
+  if (gathering_ && queue_.ops.empty() && queue_.appends.size() < gather_.wanted()) return;
   sleeping_ = false;
   changed_.notify_one();
 }
@@ -140,11 +141,28 @@ void Committer::loop() {
         }
         sleeping_ = false;
       }
+      gather();
+      if (aborting_) continue;
       std::swap(queue_, taken_);
       urgent_ = false;
     }
-    write_taken();
+    const auto began = now();
+    const std::size_t answered = write_taken();
+    const auto ended = now();
+    Lock lock(mutex_);
+    gather_.wrote(answered, queue_.appends.size(), ended - began, ended);
   }
+}
+
+void Committer::gather() {
+  gathering_ = true;
+  while (!stopping_ && queue_.ops.empty() && queue_.refusals.empty() &&
+         gather_.more(queue_.appends.size(), now())) {
+    sleeping_ = true;
+    changed_.wait_until(mutex_, gather_.until());
+    sleeping_ = false;
+  }
+  gathering_ = false;
 }
 
 bool Committer::turn() {
@@ -158,7 +176,7 @@ bool Committer::turn() {
   return true;
 }
 
-void Committer::write_taken() {
+std::size_t Committer::write_taken() {
   for (Refusal& refusal : taken_.refusals) refusal.done(std::move(refusal.error));
   taken_.refusals.clear();
   std::size_t next = 0;
@@ -184,7 +202,9 @@ void Committer::write_taken() {
     queued_bytes_.store(queued_bytes_.load(std::memory_order_relaxed) - bytes,
                         std::memory_order_relaxed);
   } while (next < taken_.appends.size() || !group_.ops.empty());
+  const std::size_t answered = taken_.appends.size();
   taken_.appends.clear();
+  return answered;
 }
 
 }  // namespace signal_agent::spool

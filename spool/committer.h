@@ -3,8 +3,9 @@
 //
 //   append, submit ──► queue ──► turn: up to kMaxGroup… ──► write(group): one synced write, answers
 //
-// Group commit: while one group is being written the next one gathers, so that its size follows the
-// load by itself. One lock per submit, and a wake-up only when the thread sleeps.
+// Group commit: while one group is being written the next one gathers, and those just answered get
+// a moment to come again (gather.h), so that its size follows the load by itself. One lock per
+// submit, and a wake-up only when the thread sleeps.
 #pragma once
 
 #include <atomic>
@@ -20,6 +21,7 @@
 #include "config/base/result.h"
 #include "spool/capacity.h"
 #include "spool/event.h"
+#include "spool/gather.h"
 #include "spool/spool.h"
 
 namespace signal_agent::spool {
@@ -97,10 +99,11 @@ class Committer {
 
   void end(bool write);
   void loop();
+  void gather() REQUIRES(mutex_);
   std::chrono::steady_clock::time_point now() const;
   bool due(std::chrono::steady_clock::time_point at) const REQUIRES(mutex_);
   void wake() REQUIRES(mutex_);
-  void write_taken();
+  std::size_t write_taken();  // how many appends it answered
 
   const Write write_;
   const SpoolSettings limits_;
@@ -114,6 +117,8 @@ class Committer {
   bool urgent_ GUARDED_BY(mutex_) = false;
   std::chrono::steady_clock::time_point oldest_ride_ GUARDED_BY(mutex_);
   bool sleeping_ GUARDED_BY(mutex_) = false;
+  Gather gather_ GUARDED_BY(mutex_);
+  bool gathering_ GUARDED_BY(mutex_) = false;
   bool stopping_ GUARDED_BY(mutex_) = false;
   bool aborting_ GUARDED_BY(mutex_) = false;
   bool stopped_ GUARDED_BY(mutex_) = false;

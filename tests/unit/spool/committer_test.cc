@@ -187,5 +187,34 @@ TEST(CommitterThreadTest, ManyThreadsAreAllAnsweredAndAloneRidesToo) {
   EXPECT_THAT(log, ::testing::ElementsAre("ride ok"));
 }
 
+TEST(GatherTest, ThoseAnsweredAreWaitedForAndThoseWhoCameMeanwhileCount) {
+  Gather gather;
+  const Gather::Time done{std::chrono::seconds(5)};
+  gather.wrote(30, 34, milliseconds(2), done);
+  EXPECT_TRUE(gather.more(34, done));
+  EXPECT_TRUE(gather.more(63, done));
+  EXPECT_FALSE(gather.more(64, done)) << "all are there";
+}
+
+TEST(GatherTest, TheWaitIsHalfACommitAndAMillisecondAtMost) {
+  Gather gather;
+  const Gather::Time done{std::chrono::seconds(5)};
+  gather.wrote(64, 0, std::chrono::microseconds(400), done);
+  EXPECT_TRUE(gather.more(1, done + std::chrono::microseconds(199)));
+  EXPECT_FALSE(gather.more(1, done + std::chrono::microseconds(200)));
+  gather.wrote(64, 0, milliseconds(500), done);
+  EXPECT_FALSE(gather.more(1, done + Gather::kAtMost)) << "a slow disk is no reason to wait longer";
+}
+
+TEST(GatherTest, NeitherAClientAloneNorTheFirstAfterAPauseWaits) {
+  Gather gather;
+  const Gather::Time done{std::chrono::seconds(5)};
+  EXPECT_FALSE(gather.more(1, done)) << "nothing was written yet";
+  gather.wrote(1, 0, milliseconds(2), done);
+  EXPECT_FALSE(gather.more(1, done));
+  gather.wrote(64, 0, milliseconds(2), done);
+  EXPECT_FALSE(gather.more(1, done + std::chrono::seconds(1)));
+}
+
 }  // namespace
 }  // namespace signal_agent::spool
