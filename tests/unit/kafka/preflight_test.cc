@@ -9,6 +9,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <thread>
+
 #include "kafka/mock_cluster.h"
 #include "kafka/reach.h"
 
