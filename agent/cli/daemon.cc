@@ -1,5 +1,6 @@
 #include "agent/cli/daemon.h"
 
+#include <algorithm>
 #include <fstream>
 
 #include "agent/shown.h"
@@ -90,8 +91,16 @@ std::optional<Trouble> Daemon::find() {
     }
   }
   if (!trouble) {
-    trouble = Trouble{
-        kUnreachable, "no management listener is configured that this command can use", 0, {}};
+    const bool picked = std::any_of(
+        settings_.admin.listen.begin(), settings_.admin.listen.end(), [](const auto& address) {
+          return address.kind == ListenAddress::Kind::kTcp && address.port == 0;
+        });
+    trouble = Trouble{kUnreachable,
+                      picked ? "the management port is 0, which is picked at start and unknown to "
+                               "this command; add a unix socket to admin.listen"
+                             : "no management listener is configured that this command can use",
+                      0,
+                      {}};
   }
   return trouble;
 }

@@ -191,6 +191,12 @@ TEST_F(CliTest, AnAgentThatDoesNotAnswerIs69) {
   EXPECT_THAT(out, StartsWith("Not all right"));
 }
 
+TEST_F(CliTest, APortPickedAtStartIsNamedAsTheCauseWithItsRemedy) {
+  config("[admin]\nlisten = [\"127.0.0.1:0\"]\n");
+  EXPECT_EQ(cli({"reload"}), kUnreachable);
+  EXPECT_THAT(err, AllOf(HasSubstr("port is 0"), HasSubstr("add a unix socket to admin.listen")));
+}
+
 TEST_F(CliTest, AWrongConfigurationIs78EverywhereAndNamesTheLine) {
   config("[intake]\nmax_bdy_bytes = 1\n");
   for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
