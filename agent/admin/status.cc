@@ -103,10 +103,10 @@ void judge_failure(const IntegrationView& view, const Snapshot& snapshot, Findin
   const kafka::CatalogueEntry* known = find_failure(failure.code);
   const bool halted = delivery.state == forward::DeliveryState::kHalted ||
                       delivery.state == forward::DeliveryState::kProbing;
-  std::string text = quoted(view.integration.name) + " does not deliver";
-  if (failure.since_ms > 0) {
-    text += " for " + rough_duration(snapshot.now_ms - failure.since_ms);
-  }
+  std::string text = quoted(view.integration.name);
+  text += failure.since_ms > 0
+              ? " has not delivered for " + rough_duration(snapshot.now_ms - failure.since_ms)
+              : " does not deliver";
   text += ": " + std::string(known != nullptr ? known->problem : failure.code) + " (" +
           failure.code + "): " + failure.seen + ".";
   if (!halted) text += " Events are kept and sent when the cluster answers again.";

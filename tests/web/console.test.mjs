@@ -547,9 +547,9 @@ test("the summary is read out when it says something new, not when a number move
   world.sentence = "All is well: 1 integration delivers, 9,001 events wait, the oldest for 12 min.";
   await page.locator(".summary").getByText("9,001 events").waitFor();
   assert.match(await said(), /5 events/);
-  world.sentence = '"Main" does not deliver for 4 s: Connection timeout.';
+  world.sentence = '"Main" has not delivered for 4 s: Connection timeout.';
   world.level = "attention";
-  await until("the new sentence", async () => (await said()).includes("does not deliver"));
+  await until("the new sentence", async () => (await said()).includes("has not delivered"));
   await page.done();
 });
 
@@ -557,10 +557,12 @@ test("each finding is told once, the most urgent as the headline", async () => {
   busyWorld();
   const page = await signedIn();
   const summary = page.getByRole("region", { name: "Status" });
-  await summary.getByText('"Warehouse" does not deliver for 3 min', { exact: true }).waitFor();
+  await summary.getByText('"Warehouse" has not delivered for 3 min', { exact: true }).waitFor();
   assert.deepEqual(await summary.getByRole("listitem").allInnerTexts(), ['"Staging" is paused; 0 events wait.']);
-  assert.equal((await summary.innerText()).split("does not deliver").length - 1, 1);
-  await becomes(() => page.title(), '"Warehouse" does not deliver for 3 min · Overview · signal-agent');
+  assert.equal((await summary.innerText()).split("has not delivered").length - 1, 1);
+  const shown = await page.locator("main").innerText();
+  for (const told of [kFailure.seen, kFailure.problem, "Put the right key"]) assert.equal(shown.split(told).length - 1, 1, told);
+  await becomes(() => page.title(), '"Warehouse" has not delivered for 3 min · Overview · signal-agent');
   await page.done();
 });
 

@@ -100,7 +100,7 @@ function statusOf(world) {
   const failing = world.integrations.find((one) => one.failure);
   const none = world.integrations.length === 0;
   const notes = [...world.notes];
-  if (failing) notes.unshift(`"${failing.name}" does not deliver for 3 min: ${failing.failure.problem} (${failing.failure.code}): ${failing.failure.seen}. ${failing.failure.remedy}`);
+  if (failing) notes.unshift(`"${failing.name}" has not delivered for 3 min: ${failing.failure.problem} (${failing.failure.code}): ${failing.failure.seen}. ${failing.failure.remedy}`);
   if (none) notes.unshift("No integration is installed: events are kept, nothing is delivered. Install one: signal-agent integrations install");
   const level = world.level ?? (failing ? "trouble" : notes.length ? "attention" : "ok");
   return {

@@ -62,7 +62,7 @@ TEST_F(StatusTest, AHaltedIntegrationIsTroubleWithProblemAndRemedy) {
   fails_with("AUTHENTICATION_FAILED", forward::DeliveryState::kHalted);
   EXPECT_EQ(verdict().level, Level::kTrouble);
   EXPECT_THAT(verdict().sentence,
-              StartsWith("Not all right: \"Confluent Cloud\" does not deliver for 3 min: "
+              StartsWith("Not all right: \"Confluent Cloud\" has not delivered for 3 min: "
                          "Authentication failure (AUTHENTICATION_FAILED): broker 1 said no."));
 }
 

@@ -285,7 +285,7 @@ export const live = {
             <table role="table">
               <caption class="unseen">Events with their delivery status, newest first</caption>
               <thead role="rowgroup"><tr role="row"><th scope="col" role="columnheader">Time</th><th scope="col" role="columnheader">Sequence</th><th scope="col" role="columnheader">Event</th>
-                <th scope="col" role="columnheader">Integration</th><th scope="col" role="columnheader">Status</th><th scope="col" role="columnheader">Partition and offset</th>
+                <th scope="col" role="columnheader">Integration</th><th scope="col" role="columnheader">Status</th><th scope="col" role="columnheader">Result</th>
                 <th scope="col" role="columnheader" class="number">Latency</th></tr></thead>
               <tbody role="rowgroup">${repeat(page.rows, (row) => row.uid, line)}</tbody>
             </table>

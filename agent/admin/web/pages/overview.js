@@ -8,8 +8,13 @@ import { ago, bytes, count, duration, figure, prose, rate, splitSentence } from 
 
 const levels = { ok: ["ok", "All is well"], attention: ["attention", "Attention"], trouble: ["trouble", "Trouble"] };
 
+// A failure's card below says what was seen and what to do: here its headline is enough.
+const isOnCard = (finding) =>
+  integrations().some(({ name, failure }) => failure && finding.startsWith(`"${name}" `) && finding.includes(`(${failure.code})`));
+const brief = (finding) => (isOnCard(finding) ? `${splitSentence(finding)[0]}.` : finding);
+
 function summary(now) {
-  const [first, ...notes] = findings(now);
+  const [first, ...notes] = findings(now).map(brief);
   const [headline, rest] = splitSentence(first);
   return html`<section class="summary" data-tone=${now.level} aria-label="Status">
     <span class="summary-mark">${icons[now.level]}</span>
@@ -86,7 +91,7 @@ function row(one) {
     <td role="cell" class="number" data-label="Latency">${delivery?.latency_ms.count
       ? html`${duration(delivery.latency_ms.p50)}<span class="under">99 %: ${duration(delivery.latency_ms.p99)}</span>`
       : "–"}</td>
-    <td role="cell" data-label="Last delivery">${ago(delivery?.last_delivered_at, "not since start")}</td>
+    <td role="cell" data-label="Last delivery">${ago(delivery?.last_delivered_at, "–")}</td>
   </tr>`;
 }
 
@@ -97,7 +102,7 @@ function integrationTable() {
   return html`<section aria-labelledby="integrations-title">
     <h2 id="integrations-title">Integrations</h2>
     ${failing.map((one) => html`<article class="card failing">
-      <h3>${one.name} ${stateBadge(one.state)}</h3>
+      <h3 class="with-badge">${one.name} ${stateBadge(one.state)}</h3>
       ${failureCard(one.failure, one.failure.since ? html`<span class="since">since ${ago(one.failure.since)}</span>` : nothing)}
     </article>`)}
     <div class="scroll rows" tabindex="0" role="region" aria-label="Integrations, state and figures">
