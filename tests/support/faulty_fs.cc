@@ -11,6 +11,7 @@
 #include <mutex>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace signal_agent {
@@ -302,11 +303,14 @@ FaultyDisk::FaultyDisk(std::filesystem::path dir, std::uint64_t seed)
     : file_system_(std::make_shared<FileSystem>(dir / ("trash-" + std::to_string(seed)), seed)),
       env_(rocksdb::NewCompositeEnv(file_system_)) {}
 
-// Leaked on purpose with whatever database still refers to them.
+// Kept for whatever database still refers to them, and reachable: no leak to a leak checker.
 FaultyDisk::~FaultyDisk() {
   if (file_system_->operations_ == 0) return;
-  new std::shared_ptr<FileSystem>(file_system_);
-  (void)env_.release();
+  static std::mutex mutex;
+  static auto* const kept =
+      new std::vector<std::pair<std::shared_ptr<FileSystem>, std::unique_ptr<rocksdb::Env>>>;
+  std::lock_guard<std::mutex> lock(mutex);
+  kept->emplace_back(std::move(file_system_), std::move(env_));
 }
 
 rocksdb::Env* FaultyDisk::env() {
