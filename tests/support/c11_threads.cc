@@ -99,11 +99,4 @@ int cnd_timedwait(cnd_t* condition, mtx_t* mutex, const timespec* until) {
   return answer(pthread_cond_timedwait(posix(condition), posix(mutex), until));
 }
 
-/// The library counts references with atomics that were built without the sanitizer, so what the
-/// last of them destroys looks unordered. Reports with a frame of the library's are left out; what
-/// our own threads do among themselves is seen.
-const char* __tsan_default_suppressions() {
-  return "race:librdkafka.so\n";
-}
-
 }  // extern "C"
