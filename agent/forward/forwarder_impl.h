@@ -150,6 +150,7 @@ struct Forwarder::Impl {
   std::optional<spool::ReadBatch> read(spool::Seq from, spool::ReadLimits limits);
   void claim(spool::Seq last);
   void pass_damage(const spool::ReadBatch& batch, std::size_t& next, std::uint64_t before);
+  void pass_dropped(std::uint64_t before);
   bool settled_by_spool(std::uint64_t seq) const;
   bool set_aside(const spool::EventView& event);
   Outcome take_event(const spool::EventView& event);

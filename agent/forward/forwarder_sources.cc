@@ -91,6 +91,18 @@ void Forwarder::Impl::pass_damage(const spool::ReadBatch& batch, std::size_t& ne
   }
 }
 
+/// After a rewind: what waited below `before` and was not there any more has been dropped by the
+/// spool. It holds up nothing: the younger wait until no suspect is left.
+void Forwarder::Impl::pass_dropped(std::uint64_t before) {
+  if (!rewound_) return;
+  window_.for_each([this, before](AckWindow::Entry& entry) {
+    if (entry.state != State::kWaiting || entry.seq >= before) return;
+    window_.set_suspect(entry, false);
+    window_.set_state(entry, State::kGone);
+  });
+  if (before > window_.looked().value) rewound_ = false;
+}
+
 /// The next event of the spool that has to be sent; entered into the window by take_event().
 const spool::EventView* Forwarder::Impl::next_from_spool() {
   for (;;) {
@@ -101,6 +113,7 @@ const spool::EventView* Forwarder::Impl::next_from_spool() {
     const spool::EventView& event = batch_.events[batch_next_];
     pass_damage(batch_, damage_next_, event.seq.value);
     if (event.seq > window_.looked()) {
+      pass_dropped(event.seq.value);
       if (!settled_by_spool(event.seq.value)) return &event;
       window_.look(event.seq);
     } else if (AckWindow::Entry* entry = window_.find(event.seq);
@@ -117,15 +130,7 @@ const spool::EventView* Forwarder::Impl::next_from_spool() {
 bool Forwarder::Impl::read_on() {
   if (batch_.next.value != 0) {
     pass_damage(batch_, damage_next_, batch_.next.value);
-    if (rewound_) {
-      // What waited below and was not there any more has been dropped by the spool.
-      window_.for_each([this](AckWindow::Entry& entry) {
-        if (entry.state != State::kWaiting || entry.seq >= batch_.next.value) return;
-        window_.set_suspect(entry, false);
-        window_.set_state(entry, State::kGone);
-      });
-      if (batch_.next > window_.looked()) rewound_ = false;
-    }
+    pass_dropped(batch_.next.value);
     window_.look({batch_.next.value - 1});
     read_pos_ = batch_.next;
     batch_ = {};

@@ -110,6 +110,18 @@ bool matches(const DeadLetter& letter, const DeadQuery& query) {
   return letter.seq > query.after;
 }
 
+/// Nobody that holds disk needs what lies there or below: the real one frees it.
+std::uint64_t floor_of(const Disk& disk) {
+  bool held = false;
+  std::uint64_t lowest = disk.next - 1;
+  for (const auto& [id, cursor] : disk.cursors) {
+    if (!cursor.holds) continue;
+    held = true;
+    lowest = std::min(lowest, cursor.mark);
+  }
+  return held ? lowest : 0;
+}
+
 /// Settles `range` otherwise than by ack; every event in it must have been open.
 std::uint64_t settle_range(const Disk& disk, Cursor& cursor, std::uint64_t old_mark,
                            SeqRange range) {
@@ -479,7 +491,7 @@ Result<ReadBatch> Spool::read(Seq from, ReadLimits limits) const {
   auto bytes = std::make_shared<std::vector<std::string>>();
   std::vector<std::uint64_t> seqs;
   std::size_t total = 0;
-  auto it = disk.events.lower_bound(from.value);
+  auto it = disk.events.lower_bound(std::max(from.value, floor_of(disk) + 1));
   for (; it != disk.events.end(); ++it) {
     if (disk.damaged.contains(it->first)) {
       if (!batch.damaged.empty() && batch.damaged.back().range.last.value + 1 == it->first) {

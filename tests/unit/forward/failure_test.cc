@@ -358,6 +358,20 @@ TEST_F(Failure, HeldEventsMayBeDroppedByTheSpool) {
   expect_balance();
 }
 
+TEST_F(Failure, SuspectsDroppedByTheSpoolHoldUpNothing) {
+  delivery.on_size = FailurePolicy::kHold;
+  start_well();
+  cluster.poison = "POISON";
+  store({{"user-1", "POISON 1", 0}, {"user-1", "POISON 2", 0}});
+  ASSERT_TRUE(until([&] { return failure() == "RECORD_REJECTED"; }));
+  ASSERT_EQ(status().in_flight_events, 0u);
+  disk.drop_oldest(2);
+  store_many(5);
+  ASSERT_TRUE(until([&] { return nothing_pending(); }));
+  EXPECT_EQ(books().discarded, 2u);
+  EXPECT_EQ(books().acked, 15u);
+}
+
 // --- size
 // -----------------------------------------------------------------------------------------
 
