@@ -105,9 +105,7 @@ bool Spool::was_given(Seq seq) const {
 }
 
 void Spool::set_sent(CursorId cursor, Seq sent) {
-  Lock lock(impl_->mutex);
-  while (impl_->dropping) impl_->drop_ended.wait(impl_->mutex);
-  impl_->sent[cursor] = sent;
+  impl_->claims.set_sent(cursor, sent);
 }
 
 Spool::Subscription Spool::on_stored(std::function<void(Seq)> callback) {

@@ -75,10 +75,10 @@ struct Settlement {
   std::vector<SeqRange> filtered;  // ranges settled otherwise; may lie below or above the mark
   std::vector<SeqRange> discarded;
   std::vector<ReadBatch::Damaged> damaged;
-  std::vector<DeadLetter> bury;  // put with the event's bytes; their seqs become settled
-  std::vector<Seq> replayed;     // dead letters now acked: buried - 1, acked + 1
-  std::vector<DeadLetter>
-      update;  // dead letters that failed again: attempts, last failure, replay mark
+  std::vector<DeadLetter> bury;    // put with the event's bytes; their seqs become settled
+  std::vector<Seq> replayed;       // dead letters now acked: buried - 1, acked + 1
+  std::vector<DeadLetter> update;  // dead letters that failed again: attempts, last failure; the
+                                   // replay mark is taken off unless `replaying`, and never set
 };
 
 /// kRide: with the next commit, or alone after at most a second. kSync: at once.
@@ -165,8 +165,9 @@ class Spool {
   /// Durable wish of an operator; the forwarder finds the entries by DeadQuery::replaying.
   void mark_for_replay(CursorId cursor, DeadQuery which, CountDone done);
 
-  /// Removes them as discarded. kConflict when one is being replayed, or when `confirm` is not the
-  /// number of entries named (the message says the number).
+  /// Removes them as discarded. kConflict when one is being replayed or claimed, or when `confirm`
+  /// is not the number of entries named (the message says the number). So many that they go in
+  /// several commits: one claimed in between stays, and is not counted.
   void discard(CursorId cursor, DeadQuery which, std::uint64_t confirm, CountDone done);
 
   // --- cursors -------------------------------------------------------------------------------
@@ -205,6 +206,13 @@ class Spool {
   /// integration and are not touched; what was dropped before stands in CursorState::settled when
   /// this returns. May go back. Cheap; any thread.
   void set_sent(CursorId cursor, Seq sent);
+
+  /// What in-flight means to a discard: from here on neither an operator nor full dead letters take
+  /// this one, until unclaim() or the end of the process. False: it does not lie there (any more).
+  /// Claim first, send then. Waits for a discard that is being written; may touch the disk.
+  Result<bool> claim(CursorId cursor, Seq letter);
+  void unclaim(CursorId cursor, Seq letter);
+  void unclaim_all(CursorId cursor);
 
   /// Called on the committer thread after each commit that stored events, with the new durable end.
   /// At most a handful of subscribers; unsubscribe by destroying the returned token.

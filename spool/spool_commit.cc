@@ -86,7 +86,7 @@ void Spool::Impl::write_group(Committer::Group& group) {
   batch.Clear();
   // Read without the lock: this thread alone changes the ledger.
   const Ledger& before = [&]() NO_THREAD_SAFETY_ANALYSIS -> const Ledger& { return ledger; }();
-  Transaction transaction(before, *opened, options.dead_letters, batch);
+  Transaction transaction(before, *opened, options.dead_letters, claims, batch);
 
   std::size_t applied = 0;
   for (bool go_on = true; go_on && applied < group.ops.size();) {
@@ -183,6 +183,7 @@ void Spool::Impl::write_group(Committer::Group& group) {
     seen.commit();
     duplicates.fetch_add(seen_again, std::memory_order_relaxed);
     publish(transaction, dropped);
+    for (const CursorId id : transaction.removed()) claims.forget(id);
     if (batch.Count() > 0) {
       commit_us.record(
           static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(
@@ -192,10 +193,8 @@ void Spool::Impl::write_group(Committer::Group& group) {
     }
   } else {
     seen.rollback();
-    Lock lock(mutex);
-    dropping = false;
-    drop_ended.notify_all();
   }
+  claims.let_go();
   if (batch.GetDataSize() > kKeptBatchBytes) batch = rocksdb::WriteBatch();
 
   for (Finished& one : finished)
@@ -219,7 +218,6 @@ void Spool::Impl::publish(Transaction& transaction, bool drop) {
     ledger.cursors.insert_or_assign(id, cursor);
   for (const CursorId id : transaction.removed()) {
     ledger.cursors.erase(id);
-    sent.erase(id);
     oldest.erase(id);
     discarded.erase(id);
   }
@@ -244,10 +242,6 @@ void Spool::Impl::publish(Transaction& transaction, bool drop) {
   store->floors().events = ledger.state.floor.value;
   if (ledger.state.id_count > seen.window() && seen.window() > 0)
     store->floors().seen_ids = ledger.state.id_count - seen.window();
-  if (drop) {
-    dropping = false;
-    drop_ended.notify_all();
-  }
 }
 
 }  // namespace signal_agent::spool

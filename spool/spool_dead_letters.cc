@@ -33,9 +33,8 @@ class DeadLetterOp : public Op {
             more = true;
             return false;
           }
-          change(transaction, cursor, seq, header);
+          if (change(transaction, cursor, seq, header)) ++in_this;
           after_ = seq;
-          ++in_this;
           return true;
         });
     if (!scanned) return std::move(scanned).error();
@@ -54,7 +53,8 @@ class DeadLetterOp : public Op {
 
  protected:
   virtual Result<void> check(Transaction&) { return {}; }
-  virtual void change(Transaction& transaction, CursorRecord& cursor, Seq seq,
+  /// False: left as it is, and not counted.
+  virtual bool change(Transaction& transaction, CursorRecord& cursor, Seq seq,
                       const DeadHeader& header) = 0;
 
   const CursorId cursor_;
@@ -69,11 +69,12 @@ class DeadLetterOp : public Op {
 
 class MarkOp final : public DeadLetterOp {
   using DeadLetterOp::DeadLetterOp;
-  void change(Transaction& transaction, CursorRecord&, Seq seq, const DeadHeader& header) override {
-    if (header.replaying) return;
+  bool change(Transaction& transaction, CursorRecord&, Seq seq, const DeadHeader& header) override {
+    if (header.replaying) return true;
     DeadHeader marked = header;
     marked.replaying = true;
     transaction.dead().put_header(transaction.batch(), cursor_, seq, marked);
+    return true;
   }
 };
 
@@ -86,29 +87,43 @@ class DiscardOp final : public DeadLetterOp {
   Result<void> check(Transaction& transaction) override {
     std::uint64_t named = 0;
     std::optional<Seq> replaying;
+    std::uint64_t on_their_way = 0;
+    Seq first_of_them;
+    const std::set<Seq>& claimed = transaction.claimed(cursor_);
     auto scanned =
         transaction.dead().scan(cursor_, which_, {}, [&](Seq seq, const DeadHeader& header) {
           ++named;
           if (header.replaying && !replaying) replaying = seq;
+          if (claimed.contains(seq) && on_their_way++ == 0) first_of_them = seq;
           return true;
         });
     if (!scanned) return scanned;
     if (replaying)
       return Error{Code::kConflict, "dead letter " + std::to_string(replaying->value) +
                                         " is being replayed; wait for its outcome"};
+    if (on_their_way > 0)
+      return Error{Code::kConflict,
+                   std::to_string(on_their_way) +
+                       " of these dead letters are on their way to Kafka, the first is " +
+                       std::to_string(first_of_them.value) +
+                       "; wait a moment for their outcome, or pause the integration first so that "
+                       "no more go out"};
     if (named != confirm_)
       return Error{Code::kConflict, "this names " + std::to_string(named) +
                                         " dead letters; confirm with that number (given: " +
                                         std::to_string(confirm_) + ")"};
     return {};
   }
-  void change(Transaction& transaction, CursorRecord& cursor, Seq seq,
+  bool change(Transaction& transaction, CursorRecord& cursor, Seq seq,
               const DeadHeader& header) override {
+    // Claimed between two commits of this.
+    if (transaction.claimed(cursor_).contains(seq)) return false;
     transaction.dead().erase(transaction.batch(), cursor_, seq);
     transaction.note_discarded(cursor_, {seq, seq});
     cursor.buried -= 1;
     cursor.discarded += 1;
     cursor.dead_letter_bytes -= std::min(cursor.dead_letter_bytes, header.event_bytes);
+    return true;
   }
   const std::uint64_t confirm_;
 };
@@ -121,6 +136,30 @@ void Spool::mark_for_replay(CursorId cursor, DeadQuery which, CountDone done) {
 
 void Spool::discard(CursorId cursor, DeadQuery which, std::uint64_t confirm, CountDone done) {
   impl_->submit(std::make_unique<DiscardOp>(cursor, std::move(which), confirm, std::move(done)));
+}
+
+/// The claim first, then the look: once it stands no discard can come between.
+Result<bool> Spool::claim(CursorId cursor, Seq letter) {
+  impl_->claims.add(cursor, letter);
+  const auto lies_there = [&]() -> Result<bool> {
+    if (impl_->failed) return impl_->failed_error();  // what a failed discard left is not known
+    const std::shared_ptr<Store> opened = impl_->opened();
+    if (opened == nullptr) return Error{Code::kShuttingDown, "the spool is closed"};
+    const auto header = DeadLetters(*opened).header(cursor, letter);
+    if (!header) return Error(header.error());
+    return header->has_value();
+  };
+  auto claimed = lies_there();
+  if (!claimed || !*claimed) impl_->claims.remove(cursor, letter);
+  return claimed;
+}
+
+void Spool::unclaim(CursorId cursor, Seq letter) {
+  impl_->claims.remove(cursor, letter);
+}
+
+void Spool::unclaim_all(CursorId cursor) {
+  impl_->claims.remove_letters(cursor);
 }
 
 Result<std::vector<DeadLetter>> Spool::dead_letters(CursorId cursor, const DeadQuery& query) const {

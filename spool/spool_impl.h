@@ -5,7 +5,7 @@
 //   spool_commit.cc        one group, one synced write, the books published
 //   spool_limits.cc        how full: size, disk, drop_oldest
 //   spool_cursors.cc       cursors and their books
-//   spool_dead_letters.cc  dead letters: marking, discarding, looking
+//   spool_dead_letters.cc  dead letters: marking, discarding, claiming, looking
 //   spool_read.cc          events, around damage
 //   spool_housekeeping.cc  once a second: trimming, disk, high-water file, ballast
 //
@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "config/base/mutex.h"
+#include "spool/claims.h"
 #include "spool/codec.h"
 #include "spool/committer.h"
 #include "spool/cursor.h"
@@ -99,19 +100,18 @@ struct Spool::Impl {
   // --- published books; only the committer changes them ------------------------------------------
   const std::shared_ptr<ErrorLine> error_line = std::make_shared<ErrorLine>();
   mutable Mutex mutex;
-  CondVar drop_ended;
   std::shared_ptr<Store> store GUARDED_BY(mutex);  // null once closed
   Ledger ledger GUARDED_BY(mutex);
   SizeIndex sizes GUARDED_BY(mutex);
-  std::map<CursorId, Seq> sent GUARDED_BY(mutex);
   std::map<CursorId, RangeSet> discarded GUARDED_BY(mutex);  // the latest, for the receipts
-  bool dropping GUARDED_BY(mutex) = false;
   std::string failure GUARDED_BY(mutex);
   struct Oldest {
     Seq from;
     std::int64_t accepted_ms = 0;
   };
   mutable std::map<CursorId, Oldest> oldest GUARDED_BY(mutex);
+
+  Claims claims;
 
   std::atomic<std::uint64_t> durable_end = 0;
   std::atomic<std::uint64_t> used_bytes = 0;

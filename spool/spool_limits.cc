@@ -11,16 +11,16 @@ namespace signal_agent::spool {
 /// Discards from the front until `incoming` fits: for every cursor that holds disk, what neither is
 /// settled nor may be in its library. False when not enough could go.
 bool Spool::Impl::drop_oldest(Transaction& transaction, std::uint64_t incoming) {
+  std::map<CursorId, Seq> sent;
+  for (const CursorRecord* cursor : transaction.cursors())
+    if (cursor->holds_disk) sent[cursor->id] = std::max(cursor->mark, claims.hold(cursor->id).sent);
   Lock lock(mutex);
-  dropping = true;  // set_sent() waits: nobody sends what is being dropped
   StateRecord& state = transaction.state();
   const std::uint64_t need = bytes_to_drop(used_bytes, incoming, options.limits.max_bytes);
   RangeSet spared = ledger.freed;  // gone already
-  for (const CursorRecord* cursor : transaction.cursors()) {
-    const auto found = sent.find(cursor->id);
-    if (cursor->holds_disk && found != sent.end() && found->second > cursor->mark)
-      spared.add({cursor->mark.next(), std::min(found->second, state.last)});  // in a library
-  }
+  for (const CursorRecord* cursor : transaction.cursors())
+    if (cursor->holds_disk)
+      spared.add({cursor->mark.next(), std::min(sent[cursor->id], state.last)});  // in a library
   std::uint64_t spared_bytes = 0;
   for (const SeqRange& range : spared.inside({state.floor.next(), state.last}))
     spared_bytes += sizes.bytes_in(range);
@@ -31,8 +31,7 @@ bool Spool::Impl::drop_oldest(Transaction& transaction, std::uint64_t incoming) 
     if (!holder->holds_disk) continue;
     held = true;
     CursorRecord cursor = *holder;
-    const auto found = sent.find(cursor.id);
-    const Seq from = found == sent.end() ? cursor.mark : std::max(cursor.mark, found->second);
+    const Seq from = sent[cursor.id];
     if (from >= target) continue;
     const std::uint64_t dropped = settle_range(cursor, ledger.gaps, {from.next(), target});
     cursor.discarded += dropped;

@@ -94,11 +94,13 @@ Result<bool> make_room(Transaction& transaction, CursorRecord& cursor, std::uint
   if (fits()) return true;
   if (limits.when_full != WhenFull::kDropOldest) return false;
   std::uint64_t dropped = 0;
+  const std::set<Seq>& claimed = transaction.claimed(cursor.id);
   DeadQuery at_rest;
   at_rest.replaying = false;
   auto scanned =
       transaction.dead().scan(cursor.id, at_rest, {}, [&](Seq seq, const DeadHeader& header) {
         if (fits()) return false;
+        if (claimed.contains(seq)) return true;
         transaction.dead().erase(transaction.batch(), cursor.id, seq);
         cursor.buried -= 1;
         cursor.dead_letter_bytes -= std::min(cursor.dead_letter_bytes, header.event_bytes);
@@ -141,7 +143,8 @@ Result<void> settle(Transaction& transaction, CursorId id, const Settlement& set
     auto header = dead.header(id, letter.seq);
     if (!header) return std::move(header).error();
     if (!*header) continue;
-    dead.put_header(batch, id, letter.seq, {letter.why, letter.replaying, (*header)->event_bytes});
+    const bool replaying = letter.replaying && (*header)->replaying;
+    dead.put_header(batch, id, letter.seq, {letter.why, replaying, (*header)->event_bytes});
   }
 
   std::vector<std::pair<const DeadLetter*, std::string>> burials;

@@ -7,6 +7,7 @@
 #include <set>
 #include <vector>
 
+#include "spool/claims.h"
 #include "spool/codec.h"
 #include "spool/cursor.h"
 #include "spool/dead_letters.h"
@@ -30,11 +31,12 @@ struct Ledger {
 class Transaction {
  public:
   Transaction(const Ledger& before, const Store& store, const DeadLetterSettings& dead_limits,
-              rocksdb::WriteBatch& batch)
+              Claims& claims, rocksdb::WriteBatch& batch)
       : before_(before),
         dead_(store),
         store_(store),
         dead_limits_(dead_limits),
+        claims_(claims),
         batch_(batch),
         state_(before.state) {}
 
@@ -58,6 +60,10 @@ class Transaction {
   bool dead_touched(CursorId id) const { return dead_touched_.contains(id); }
   void touch_dead(CursorId id) { dead_touched_.insert(id); }
 
+  /// Dead letters on their way to Kafka, which are not to be discarded. None is added until the
+  /// outcome of this transaction is published.
+  const std::set<Seq>& claimed(CursorId id) { return claims_.hold(id).letters; }
+
   /// For the receipts: that range of the cursor counts as discarded from now on.
   void note_discarded(CursorId id, SeqRange range) { discarded_.emplace_back(id, range); }
   const std::vector<std::pair<CursorId, SeqRange>>& discarded() const { return discarded_; }
@@ -79,6 +85,7 @@ class Transaction {
   DeadLetters dead_;
   const Store& store_;
   const DeadLetterSettings& dead_limits_;
+  Claims& claims_;
   rocksdb::WriteBatch& batch_;
   StateRecord state_;
   std::map<CursorId, CursorRecord> changed_;

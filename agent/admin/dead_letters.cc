@@ -281,10 +281,10 @@ http::Response discard(Context& context, const http::Request& request, const Tar
     target.spool->discard(target.cursor, selection.query, count, std::move(done));
   });
   if (!discarded) {
-    if (discarded.error().code == Code::kConflict) {
-      return confirm_required(discarded.error().message, count);
-    }
-    return error_answer(discarded.error());
+    if (discarded.error().code != Code::kConflict) return error_answer(discarded.error());
+    const auto now = target.spool->count_dead_letters(target.cursor, selection.query);
+    if (now && *now != count) return confirm_required(discarded.error().message, *now);
+    return http::error_response(409, "REPLAY_UNDER_WAY", discarded.error().message);
   }
   context.audit.record(
       audited(context, request, "dead_letters.discarded", target, selection, *discarded));

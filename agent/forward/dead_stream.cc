@@ -8,7 +8,6 @@
 namespace signal_agent::forward {
 namespace {
 constexpr std::size_t kPage = 64;  // entries held in memory; each may be as large as an event
-constexpr std::chrono::seconds kPageHolds{1};  // afterwards some of it may have been discarded
 }  // namespace
 
 DeadStream::DeadStream(const spool::Spool& spool, spool::CursorId cursor, spool::DeadQuery which)
@@ -16,13 +15,7 @@ DeadStream::DeadStream(const spool::Spool& spool, spool::CursorId cursor, spool:
   which_.limit = kPage;
 }
 
-Result<const spool::DeadLetter*> DeadStream::peek(const std::set<std::uint64_t>& skip, Time now) {
-  if (next_ < page_.size() && now - read_at_ >= kPageHolds) {
-    which_.after = {page_[next_].seq.value - 1};
-    page_.clear();
-    next_ = 0;
-    finished_ = false;
-  }
+Result<const spool::DeadLetter*> DeadStream::peek(const std::set<std::uint64_t>& skip) {
   for (;;) {
     while (next_ < page_.size() && skip.contains(page_[next_].seq.value)) ++next_;
     if (next_ < page_.size()) return &page_[next_];
@@ -30,7 +23,6 @@ Result<const spool::DeadLetter*> DeadStream::peek(const std::set<std::uint64_t>&
     auto page = spool_.dead_letters(cursor_, which_);
     if (!page) return std::move(page).error();
     page_ = *std::move(page);
-    read_at_ = now;
     next_ = 0;
     finished_ = page_.size() < which_.limit;
     empty_ = page_.empty() && which_.after.value == 0;

@@ -2,7 +2,6 @@
 // The second source of the forwarder. One thread.
 #pragma once
 
-#include <chrono>
 #include <cstddef>
 #include <set>
 #include <vector>
@@ -14,14 +13,12 @@ namespace signal_agent::forward {
 
 class DeadStream {
  public:
-  using Time = std::chrono::steady_clock::time_point;
-
   /// `which` restricts by `self_healing` or `replaying`.
   DeadStream(const spool::Spool& spool, spool::CursorId cursor, spool::DeadQuery which);
 
   /// The next one, null when there is none (any more). Those in `skip` are on their way already.
-  /// What was read ahead a while ago is read again: it may have been discarded.
-  Result<const spool::DeadLetter*> peek(const std::set<std::uint64_t>& skip, Time now);
+  /// It was read ahead: whether it still lies there Spool::claim() says.
+  Result<const spool::DeadLetter*> peek(const std::set<std::uint64_t>& skip);
   spool::DeadLetter take();
   /// Begins again with the oldest, for there may be new ones.
   void restart();
@@ -38,7 +35,6 @@ class DeadStream {
   spool::DeadQuery which_;
   std::vector<spool::DeadLetter> page_;
   std::size_t next_ = 0;
-  Time read_at_{};
   bool finished_ = false;
   bool empty_ = false;  // read from the oldest on, and nothing was there
 };

@@ -99,7 +99,7 @@ void Forwarder::Impl::adopt_cursor() {
   read_pos_ = cursor->mark.next();
   // A start that finds parked events of a self-healing class begins where the last one ended: the
   // circuit is open, and the oldest of them says why.
-  if (const auto oldest = release_.peek({}, now_); oldest && *oldest != nullptr) {
+  if (const auto oldest = release_.peek({}); oldest && *oldest != nullptr) {
     const spool::DeadReason& why = (*oldest)->why;
     FailureClass cls = FailureClass::kAuthorization;
     for (const FailureClass candidate :
@@ -117,7 +117,7 @@ void Forwarder::Impl::adopt_cursor() {
 
 Forwarder::Impl::~Impl() {
   subscription_.reset();
-  drop_producer();
+  if (!stopped_) end();
   budget_->leave();
 }
 
@@ -268,7 +268,7 @@ void Forwarder::Impl::take_completions() {
     if (outcome) {
       passed_unsynced_ -= done.acked;
       for (const std::uint64_t seq : done.letters) {
-        dead_busy_.erase(seq);
+        let_go(seq);
         replay_.forget({seq});
         release_.forget({seq});
       }
@@ -344,7 +344,7 @@ bool Forwarder::stop(milliseconds deadline) {
       log::warn("stopped before the library was empty; at most one window is sent again",
                 {{"integration", impl.options_.name}, {"in_flight", impl.in_flight_}});
     }
-    impl.drop_producer();
+    impl.end();
     impl.publish_status();
   }
   return impl.in_flight_ == 0;

@@ -98,6 +98,7 @@ struct Forwarder::Impl {
   void collect_reports();
   void stored(const kafka::DeliveryReport& report);
   void came_back(const kafka::DeliveryReport& report);
+  void let_go(std::uint64_t letter);
   void dead_letter_came_back(const kafka::DeliveryReport& report, Cause cause);
   void refused_alone_or_not(AckWindow::Entry& entry, const kafka::DeliveryReport& report,
                             const kafka::Classification& found, Cause cause);
@@ -120,6 +121,7 @@ struct Forwarder::Impl {
   void replace_producer(std::string_view reason, milliseconds patience);
   void finish_drain();
   void drop_producer();
+  void end();
   void create_producer();
   void rewind();
 
@@ -220,7 +222,8 @@ struct Forwarder::Impl {
   DeadStream replay_;
   DeadStream release_;
   std::map<std::uint64_t, DeadFlight> dead_flight_;
-  std::set<std::uint64_t> dead_busy_;      // in flight, or done and not yet on disk as done
+  std::set<std::uint64_t> dead_busy_;  // in flight, or done and not yet on disk as done; claimed
+  std::set<std::uint64_t> dead_doubtful_;  // may be stored: claimed until their outcome is known
   std::set<std::uint64_t> dead_suspects_;  // refused with others: to be sent alone
   std::uint64_t parked_ = 0;               // self-healing ones; at least 1 while any lies there
 

@@ -168,7 +168,10 @@ void Forwarder::Impl::finish_purge() {
     entry.maybe = true;
     send_again(entry);
   });
-  for (const auto& [seq, flight] : dead_flight_) dead_busy_.erase(seq);
+  for (const auto& [seq, flight] : dead_flight_) {
+    dead_doubtful_.insert(seq);
+    let_go(seq);
+  }
   dead_flight_.clear();
   in_flight_ = 0;
   in_flight_bytes_ = 0;
@@ -217,6 +220,12 @@ void Forwarder::Impl::drop_producer() {
   alone_seq_ = 0;
   set_ = {};
   reports_.clear();
+}
+
+/// Nothing more is sent, and the next one knows nothing of what this one had on its way.
+void Forwarder::Impl::end() {
+  drop_producer();
+  spool_.unclaim_all(options_.cursor);
 }
 
 void Forwarder::Impl::create_producer() {

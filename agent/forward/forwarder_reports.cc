@@ -61,6 +61,7 @@ void Forwarder::Impl::stored(const kafka::DeliveryReport& report) {
     probe = letter->second.probe;
     accepted_ms = letter->second.letter.event().accepted_ms;
     dead_suspects_.erase(report.token);
+    dead_doubtful_.erase(report.token);
     if (letter->second.letter.why.self_healing && parked_ > 1) --parked_;
     replayed_.push_back({report.token});
     dead_flight_.erase(letter);
@@ -180,6 +181,12 @@ void Forwarder::Impl::came_back(const kafka::DeliveryReport& report) {
   }
 }
 
+/// Not on its way any more. One that may be stored stays claimed until its outcome is known.
+void Forwarder::Impl::let_go(std::uint64_t letter) {
+  dead_busy_.erase(letter);
+  if (!dead_doubtful_.contains(letter)) spool_.unclaim(options_.cursor, {letter});
+}
+
 void Forwarder::Impl::dead_letter_came_back(const kafka::DeliveryReport& report, Cause cause) {
   const auto flight = dead_flight_.find(report.token);
   DeadFlight back = std::move(flight->second);
@@ -187,21 +194,22 @@ void Forwarder::Impl::dead_letter_came_back(const kafka::DeliveryReport& report,
   --in_flight_;
   in_flight_bytes_ -= back.bytes;
   draining_ = true;  // afterwards the streams begin again with the oldest
+  if (report.persisted != kafka::Persisted::kNo) dead_doubtful_.insert(report.token);
   const bool alone = alone_seq_ == report.token;
   const bool rejected = cause.cls == FailureClass::kSize;
   if (rejected && !alone) {
     dead_suspects_.insert(report.token);
     set_.refused = true;
-    dead_busy_.erase(report.token);
+    let_go(report.token);
     return;
   }
   if (!rejected && !is_halt(cause.cls)) {
-    dead_busy_.erase(report.token);
+    let_go(report.token);
     if (!purging_) circuit_.open(std::move(cause), now_, wall_);
     return;
   }
   if (purging_) {  // it was not tried, only taken out
-    dead_busy_.erase(report.token);
+    let_go(report.token);
     return;
   }
   back.letter.why.attempts += 1;
@@ -215,7 +223,9 @@ void Forwarder::Impl::dead_letter_came_back(const kafka::DeliveryReport& report,
     back.letter.why.code = cause.code;
     back.letter.why.text = cause.seen;
     dead_suspects_.erase(report.token);
+    dead_doubtful_.erase(report.token);
   } else {
+    back.letter.replaying = true;  // as it lies: the mark may have come while this was on its way
     circuit_.open(std::move(cause), now_, wall_);
   }
   updated_.push_back(std::move(back.letter));  // stays busy until this is on disk

@@ -128,11 +128,24 @@ Forwarder::Impl::Outcome Forwarder::Impl::take_event(const spool::EventView& eve
 
 Forwarder::Impl::Outcome Forwarder::Impl::take_letter(const Pick& pick) {
   const spool::EventView event = pick.letter->event();
+  const std::uint64_t seq = event.seq.value;
+  const auto claimed = spool_.claim(options_.cursor, event.seq);
+  if (!claimed) {
+    read_failed_ = true;
+    return Outcome::kStop;
+  }
+  if (!*claimed) {  // discarded since it was read
+    pick.stream->take();
+    dead_suspects_.erase(seq);
+    return Outcome::kAside;
+  }
   const std::uint64_t bytes = event.key.size() + event.value.size() + kRecordOverheadBytes;
   kafka::SendResult result;
   const Outcome outcome = hand_over(event, bytes, result);
-  if (outcome == Outcome::kStop) return outcome;
-  const std::uint64_t seq = event.seq.value;
+  if (outcome == Outcome::kStop) {
+    let_go(seq);
+    return outcome;
+  }
   dead_busy_.insert(seq);
   dead_flight_[seq] = {pick.stream->take(), static_cast<std::uint32_t>(bytes),
                        circuit_.canary_only()};

@@ -18,7 +18,7 @@ constexpr spool::ReadLimits kReadLimits{.max_events = 1000, .max_bytes = 1 * kMi
 
 Forwarder::Impl::Pick Forwarder::Impl::next() {
   const auto peek = [this](DeadStream& stream) -> const spool::DeadLetter* {
-    auto found = stream.peek(dead_busy_, now_);
+    auto found = stream.peek(dead_busy_);
     if (found) return *found;
     read_failed_ = true;
     return nullptr;

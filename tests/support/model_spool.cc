@@ -21,6 +21,7 @@ struct Cursor {
   std::uint64_t begin = 1;
   std::uint64_t mark = 0;
   std::uint64_t sent = 0;
+  std::set<Seq> claimed;
   bool holds = true;
   std::set<std::uint64_t> settled;  // above the mark, otherwise than by ack
   Books books;
@@ -212,10 +213,13 @@ void apply(Disk& disk, Cursor& cursor, Settlement&& change) {
   }
   for (DeadLetter& letter : change.update) {
     const auto found = cursor.dead.find(letter.seq.value);
-    if (found != cursor.dead.end()) found->second = std::move(letter);
+    CHECK(found != cursor.dead.end(), letter.seq);
+    letter.replaying &= found->second.replaying;
+    found->second = std::move(letter);
   }
   for (const Seq seq : change.replayed) {
-    cursor.books.acked += cursor.dead.erase(seq.value);  // or discarded meanwhile
+    CHECK(cursor.dead.erase(seq.value) == 1, seq);
+    ++cursor.books.acked;
   }
   if (change.mark.value > old_mark) {
     CHECK(change.mark.value < disk.next, change.mark, disk.next);
@@ -349,7 +353,10 @@ Result<std::unique_ptr<Spool>> Spool::open(Options options) {
   impl->options = std::move(options);
   {
     Lock lock(impl->disk->mutex);
-    for (auto& [id, cursor] : impl->disk->cursors) cursor.sent = 0;  // nothing is in a library now
+    for (auto& [id, cursor] : impl->disk->cursors) {  // nothing is in a library now
+      cursor.sent = 0;
+      cursor.claimed.clear();
+    }
   }
   if (impl->options.run_committer) {
     impl->committer = std::thread([raw = impl.get()] { raw->run(); });
@@ -418,14 +425,14 @@ void Spool::discard(CursorId cursor, DeadQuery which, std::uint64_t confirm, Cou
                  [cursor, which, confirm, done](Disk& disk) -> std::function<void()> {
                    Cursor& entry = disk.cursors.at(cursor);
                    std::uint64_t count = 0;
-                   bool replaying = false;
+                   bool under_way = false;
                    for (const auto& [seq, letter] : entry.dead) {
                      if (!matches(letter, which)) continue;
                      ++count;
-                     replaying |= letter.replaying;
+                     under_way |= letter.replaying || entry.claimed.contains(letter.seq);
                    }
-                   if (replaying || count != confirm) {
-                     return [done] { done(Error{Code::kConflict, "replaying, or not confirmed"}); };
+                   if (under_way || count != confirm) {
+                     return [done] { done(Error{Code::kConflict, "under way, or not confirmed"}); };
                    }
                    std::erase_if(entry.dead, [&which](const auto& item) {
                      return matches(item.second, which);
@@ -559,6 +566,24 @@ bool Spool::was_given(Seq seq) const {
 void Spool::set_sent(CursorId cursor, Seq sent) {
   Lock lock(impl_->disk->mutex);
   impl_->disk->cursors.at(cursor).sent = sent.value;
+}
+
+Result<bool> Spool::claim(CursorId cursor, Seq letter) {
+  Lock lock(impl_->disk->mutex);
+  Cursor& entry = impl_->disk->cursors.at(cursor);
+  if (!entry.dead.contains(letter.value)) return false;
+  entry.claimed.insert(letter);
+  return true;
+}
+
+void Spool::unclaim(CursorId cursor, Seq letter) {
+  Lock lock(impl_->disk->mutex);
+  impl_->disk->cursors.at(cursor).claimed.erase(letter);
+}
+
+void Spool::unclaim_all(CursorId cursor) {
+  Lock lock(impl_->disk->mutex);
+  impl_->disk->cursors.at(cursor).claimed.clear();
 }
 
 Spool::Subscription Spool::on_stored(std::function<void(Seq)> callback) {

@@ -174,6 +174,20 @@ TEST_F(DeadLetterTest, ADiscardNeedsTheNumberAndCountsAsDiscarded) {
   EXPECT_EQ(spool->cursor(cursor_id)->books.discarded, 1U);
 }
 
+TEST_F(DeadLetterTest, OneOnItsWayToKafkaCannotBeDiscarded) {
+  bury("authorization", "TOPIC_AUTHORIZATION_FAILED", 1'771'943'500'000);
+  const auto second = bury("authorization", "TOPIC_AUTHORIZATION_FAILED", 1'771'943'600'000);
+  ASSERT_TRUE(*spool->claim(cursor_id, {second}));
+  const json all{{"all", true}, {"confirm", 2}};
+  const Reply reply = ask("POST", std::string(kAll) + "/discard", all);
+  EXPECT_EQ(reply.status, 409);
+  EXPECT_EQ(reply.code(), "REPLAY_UNDER_WAY");
+  EXPECT_THAT(reply.body, HasSubstr("1 of these dead letters are on their way to Kafka"));
+  EXPECT_THAT(reply.body, HasSubstr("the first is " + std::to_string(second)));
+  spool->unclaim(cursor_id, {second});
+  EXPECT_EQ(ask("POST", std::string(kAll) + "/discard", all).status, 200);
+}
+
 TEST_F(DeadLetterTest, ASelectionThatNamesNothingIs400AndNothingUnknownIsTakenForAll) {
   bury("size", "MESSAGE_TOO_LARGE", 1'771'943'500'000);
   for (const char* body :

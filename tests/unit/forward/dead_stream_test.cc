@@ -27,7 +27,7 @@ class DeadStreams : public Rig {
   }
   /// What the stream gives next; 0 when there is none.
   std::uint64_t peek() {
-    const auto found = *stream.peek({}, clock.steady());
+    const auto found = *stream.peek({});
     return found == nullptr ? 0 : found->seq.value;
   }
 

@@ -29,6 +29,27 @@ class Failure : public Rig {
     EXPECT_FALSE(status().failure);
     EXPECT_EQ(status().state, DeliveryState::kRunning);
   }
+  /// Ten are delivered, fifty parked; the first of these is tried again and gets no answer.
+  void park_and_try_one() {
+    delivery.window_events = 50;
+    start_well();
+    cluster.write_allowed = false;
+    store_many(50);
+    pass(10s);
+    ASSERT_EQ(books().buried, 50u);
+    cluster.write_allowed = true;
+    cluster.answers = false;
+    ASSERT_TRUE(until([&] { return status().in_flight_events == 1; }));
+  }
+  Result<std::uint64_t> discard(std::uint64_t first, std::uint64_t last) {
+    spool::DeadQuery these;
+    for (const std::uint64_t seq : seqs(first, last)) these.seqs.push_back({seq});
+    Result<std::uint64_t> answer = Error{Code::kFailed, "no answer"};
+    spool->discard(cursor, these, these.seqs.size(),
+                   [&answer](Result<std::uint64_t> done) { answer = std::move(done); });
+    spool->commit_pending();
+    return answer;
+  }
   void mark_all_for_replay() {
     spool::DeadQuery all;
     spool->mark_for_replay(cursor, all, [](Result<std::uint64_t> done) { ASSERT_TRUE(done); });
@@ -222,26 +243,78 @@ TEST_F(Failure, NothingNewerGoesOutBeforeTheParkedAreReleased) {
 }
 
 TEST_F(Failure, AParkedEventDiscardedWhileTheCanaryIsOutIsNotReleased) {
-  delivery.window_events = 50;
-  start_well();
-  cluster.write_allowed = false;
-  store_many(50);
-  pass(10s);
-  ASSERT_EQ(books().buried, 50u);
-  cluster.write_allowed = true;
-  cluster.answers = false;
-  ASSERT_TRUE(until([&] { return status().in_flight_events == 1; }));
-  spool::DeadQuery some;
-  for (std::uint64_t seq = 21; seq <= 60; ++seq) some.seqs.push_back({seq});
-  spool->discard(cursor, some, 40, [](Result<std::uint64_t> done) { ASSERT_TRUE(done); });
-  spool->commit_pending();
-  pass(5s);
+  park_and_try_one();
+  ASSERT_TRUE(discard(21, 60));
   cluster.answers = true;
   expect_balance();
   ASSERT_TRUE(until([&] { return books().buried == 0; }));
   EXPECT_EQ(cluster.stored_seqs(), seqs(1, 20));
   EXPECT_EQ(books().discarded, 40u);
   expect_balance();
+}
+
+TEST_F(Failure, AParkedEventOnItsWayCannotBeDiscarded) {
+  park_and_try_one();
+  EXPECT_EQ(discard(11, 20).error().code, Code::kConflict);
+  cluster.answers = true;
+  expect_all_once(60);
+}
+
+TEST_F(Failure, AParkedEventThatMayBeStoredCannotBeDiscarded) {
+  park_and_try_one();
+  forwarder->set_paused(true);
+  config.client_id = "another";
+  forwarder->apply(config, delivery);
+  ASSERT_TRUE(until([&] { return cluster.made().size() == 2; }, 10'000));
+  ASSERT_EQ(status().in_flight_events, 0u);
+  EXPECT_EQ(discard(11, 11).error().code, Code::kConflict);
+  EXPECT_TRUE(discard(12, 12));
+  cluster.answers = true;
+  forwarder->set_paused(false);
+  ASSERT_TRUE(until([&] { return books().buried == 0; }));
+  EXPECT_EQ(books().discarded, 1u);
+  expect_balance();
+}
+
+TEST_F(Failure, AParkedEventThatCameBackRefusedMayBeDiscarded) {
+  park_and_try_one();
+  cluster.write_allowed = false;
+  cluster.answers = true;
+  ASSERT_TRUE(until([&] { return status().in_flight_events == 0; }));
+  pass(100ms);
+  EXPECT_TRUE(discard(11, 60));
+  cluster.write_allowed = true;
+  pass(1min);
+  EXPECT_EQ(cluster.stored_seqs(), seqs(1, 10));
+}
+
+TEST_F(Failure, AStoppedForwarderLeavesItsParkedEventsToTheOperator) {
+  park_and_try_one();
+  ASSERT_FALSE(forwarder->stop(0s));
+  EXPECT_FALSE(discard(11, 11));
+  forwarder.reset();
+  EXPECT_TRUE(discard(11, 60));
+}
+
+TEST_F(Failure, AParkedEventMarkedForReplayOnItsWayIsSentOnce) {
+  park_and_try_one();
+  mark_all_for_replay();
+  pass(1s);
+  cluster.answers = true;
+  expect_all_once(60);
+}
+
+TEST_F(Failure, AReplayOrderedWhileTheEventWasOnItsWayOutlivesItsRefusal) {
+  park_and_try_one();
+  mark_all_for_replay();
+  cluster.write_allowed = false;
+  cluster.answers = true;
+  pass(10s);
+  ASSERT_EQ(books().buried, 50u);
+  EXPECT_GT(dead_letters()[0].why.attempts, 1u);
+  EXPECT_TRUE(dead_letters()[0].replaying);
+  cluster.write_allowed = true;
+  expect_all_once(60);
 }
 
 TEST_F(Failure, HeldAuthorizationKeepsAllInTheSpool) {

@@ -1,4 +1,7 @@
 // Dead letters: burying, searching, replaying, discarding, and their bound.
+#include <numeric>
+#include <thread>
+
 #include "tests/support/spool_fixture.h"
 
 namespace signal_agent::spool {
@@ -22,6 +25,13 @@ class DeadLetterTest : public SpoolFixture {
     std::vector<std::uint64_t> seqs;
     for (const DeadLetter& letter : *letters) seqs.push_back(letter.seq.value);
     return seqs;
+  }
+  /// `count` more events, dead from the start: 6 is the first.
+  void bury_many(int count) {
+    ASSERT_TRUE(store_count(count).has_value());
+    std::vector<std::uint64_t> seqs(static_cast<std::size_t>(count));
+    std::iota(seqs.begin(), seqs.end(), 6);
+    ASSERT_TRUE(bury(cursor, seqs).has_value());
   }
   CursorId cursor = 0;
 };
@@ -100,6 +110,20 @@ TEST_F(DeadLetterTest, AReplayThatFailedAgainKeepsItsEventAndCountsTheAttempt) {
   EXPECT_EQ(books(cursor).buried, 1u);
 }
 
+TEST_F(DeadLetterTest, AFailureTakesTheReplayMarkOffOrLeavesItAndNeverSetsIt) {
+  ASSERT_TRUE(bury(cursor, {1, 2, 3}).has_value());
+  ASSERT_TRUE(mark_for_replay(cursor, these({{2}, {3}})).has_value());
+  Settlement settlement;
+  for (const std::uint64_t seq : {1, 2, 3}) {
+    settlement.update.push_back(dead({seq}));
+    settlement.update.back().replaying = seq != 3;
+  }
+  ASSERT_TRUE(settle(cursor, settlement).has_value());
+  DeadQuery marked;
+  marked.replaying = true;
+  EXPECT_THAT(lying(marked), ElementsAre(2));
+}
+
 TEST_F(DeadLetterTest, DiscardNeedsTheRightCount) {
   ASSERT_TRUE(bury(cursor, {1, 2, 3}).has_value());
   auto wrong = discard(cursor, {}, 2);
@@ -125,6 +149,55 @@ TEST_F(DeadLetterTest, WhatIsBeingReplayedCannotBeDiscarded) {
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().code, Code::kConflict);
   EXPECT_THAT(lying(), ElementsAre(1, 2));
+}
+
+TEST_F(DeadLetterTest, WhatIsClaimedCannotBeDiscardedUntilItIsLetGo) {
+  ASSERT_TRUE(bury(cursor, {1, 2, 3, 4}).has_value());
+  ASSERT_TRUE(*spool->claim(cursor, {2}));
+  ASSERT_TRUE(*spool->claim(cursor, {3}));
+  auto refused = discard(cursor, {}, 4);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, Code::kConflict);
+  EXPECT_THAT(refused.error().message, HasSubstr("2 of these dead letters are on their way"));
+  EXPECT_THAT(refused.error().message, HasSubstr("the first is 2"));
+  EXPECT_THAT(lying(), ElementsAre(1, 2, 3, 4));
+  EXPECT_TRUE(discard(cursor, these({{1}}), 1).has_value()) << "the others are not";
+  spool->unclaim(cursor, {2});
+  EXPECT_TRUE(discard(cursor, these({{2}}), 1).has_value());
+  EXPECT_FALSE(discard(cursor, these({{3}}), 1).has_value());
+  spool->unclaim_all(cursor);
+  EXPECT_TRUE(discard(cursor, these({{3}}), 1).has_value());
+}
+
+TEST_F(DeadLetterTest, WhatWasDiscardedCannotBeClaimed) {
+  ASSERT_TRUE(bury(cursor, {2}).has_value());
+  ASSERT_TRUE(discard(cursor, {}, 1).has_value());
+  EXPECT_FALSE(*spool->claim(cursor, {2}));
+}
+
+TEST_F(DeadLetterTest, AClaimIsOneIntegrationsAndEndsWithTheProcess) {
+  const CursorId other = attach("other");
+  ASSERT_TRUE(bury(cursor, {2}).has_value());
+  ASSERT_TRUE(bury(other, {2}).has_value());
+  ASSERT_TRUE(*spool->claim(other, {2}));
+  EXPECT_TRUE(discard(cursor, {}, 1).has_value());
+  EXPECT_FALSE(discard(other, {}, 1).has_value());
+  crash();
+  EXPECT_TRUE(discard(other, {}, 1).has_value());
+}
+
+TEST_F(DeadLetterTest, AClaimDuringADiscardGetsTheOneOrTheOther) {
+  options.run_committer = true;
+  reopen();
+  bury_many(300);
+  for (std::uint64_t seq = 6; seq <= 305; ++seq) {
+    std::promise<bool> answered;
+    spool->discard(cursor, these({{seq}}), 1,
+                   [&](Result<std::uint64_t> done) { answered.set_value(done.has_value()); });
+    for (std::uint64_t i = 0; i < seq % 50; ++i) std::this_thread::yield();
+    const bool claimed = *spool->claim(cursor, {seq});
+    EXPECT_NE(claimed, answered.get_future().get()) << seq;
+  }
 }
 
 TEST_F(DeadLetterTest, SearchIsByReasonTimeAndPage) {
@@ -217,6 +290,20 @@ TEST_F(DeadLetterTest, DropOldestDiscardsTheOldestThatIsNotReplaying) {
   EXPECT_FALSE(spool->was_discarded(cursor, {1}));
 }
 
+TEST_F(DeadLetterTest, DropOldestPassesOverWhatIsClaimed) {
+  options.dead_letters.max_events = 2;
+  options.dead_letters.when_full = WhenFull::kDropOldest;
+  reopen();
+  ASSERT_TRUE(bury(cursor, {1, 2}).has_value());
+  ASSERT_TRUE(*spool->claim(cursor, {1}));
+  ASSERT_TRUE(bury(cursor, {4}).has_value());
+  EXPECT_THAT(lying(), ElementsAre(1, 4));
+  EXPECT_EQ(books(cursor).discarded, 1u);
+  ASSERT_TRUE(*spool->claim(cursor, {4}));
+  EXPECT_EQ(bury(cursor, {5}).error().code, Code::kFull) << "all of them are on their way";
+  EXPECT_THAT(lying(), ElementsAre(1, 4));
+}
+
 TEST_F(DeadLetterTest, OnlyTheLatestDiscardsAreRemembered) {
   ASSERT_TRUE(store_count(20'000).has_value());
   std::vector<std::uint64_t> odd;  // nothing to merge: each is a range of its own
@@ -230,15 +317,25 @@ TEST_F(DeadLetterTest, OnlyTheLatestDiscardsAreRemembered) {
 }
 
 TEST_F(DeadLetterTest, ManyAreMarkedInSeveralCommitsAndAllCounted) {
-  AppendBatch batch;
-  for (int i = 0; i < 15'000; ++i) batch.add(plain_event("x"));
-  ASSERT_TRUE(append(std::move(batch)).has_value());
-  Settlement settlement;
-  for (std::uint64_t seq = 6; seq <= 15'005; ++seq) settlement.bury.push_back(dead({seq}));
-  ASSERT_TRUE(settle(cursor, std::move(settlement)).has_value());
+  bury_many(15'000);
   const std::uint64_t commits = spool->stats().commits;
   EXPECT_EQ(*mark_for_replay(cursor, {}), 15'000u);
   EXPECT_EQ(spool->stats().commits, commits + 2);
+}
+
+TEST_F(DeadLetterTest, OneClaimedBetweenTheCommitsOfADiscardStays) {
+  bury_many(15'000);
+  std::uint64_t discarded = 0;
+  spool->discard(cursor, {}, 15'000, [&](Result<std::uint64_t> done) { discarded = *done; });
+  const auto after_each = spool->on_answered([&] {
+    EXPECT_FALSE(*spool->claim(cursor, {6}));
+    EXPECT_TRUE(*spool->claim(cursor, {15'000}));
+  });
+  turn();
+  EXPECT_EQ(discarded, 14'999u);
+  EXPECT_THAT(lying(), ElementsAre(15'000));
+  const Books b = books(cursor);
+  EXPECT_EQ(b.stored, settled_and_pending(b));
 }
 
 }  // namespace
