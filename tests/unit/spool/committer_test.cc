@@ -12,6 +12,7 @@
 namespace signal_agent::spool {
 namespace {
 
+using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
 class FakeClock final : public Clock {
@@ -196,14 +197,33 @@ TEST(GatherTest, ThoseAnsweredAreWaitedForAndThoseWhoCameMeanwhileCount) {
   EXPECT_FALSE(gather.more(64, done)) << "all are there";
 }
 
-TEST(GatherTest, TheWaitIsHalfACommitAndAMillisecondAtMost) {
+TEST(GatherTest, WhenNobodyComesTheWaitIsACommitsTime) {
   Gather gather;
   const Gather::Time done{std::chrono::seconds(5)};
-  gather.wrote(64, 0, std::chrono::microseconds(400), done);
-  EXPECT_TRUE(gather.more(1, done + std::chrono::microseconds(199)));
-  EXPECT_FALSE(gather.more(1, done + std::chrono::microseconds(200)));
+  gather.wrote(64, 3, microseconds(400), done);
+  EXPECT_EQ(gather.until(), done + microseconds(400));
+  EXPECT_TRUE(gather.more(3, done + microseconds(399)));
+  EXPECT_FALSE(gather.more(3, done + microseconds(400)));
+}
+
+TEST(GatherTest, WhileTheyKeepComingTheWaitIsTwoCommitsTime) {
+  Gather gather;
+  const Gather::Time done{std::chrono::seconds(5)};
+  gather.wrote(64, 0, microseconds(400), done);
+  EXPECT_TRUE(gather.more(1, done + microseconds(400)));
+  EXPECT_EQ(gather.until(), done + microseconds(600)) << "half a commit for the next one";
+  EXPECT_FALSE(gather.more(1, done + microseconds(600)));
+  EXPECT_TRUE(gather.more(2, done + microseconds(700)));
+  EXPECT_EQ(gather.until(), done + microseconds(800)) << "the end";
+  EXPECT_FALSE(gather.more(3, done + microseconds(800)));
+}
+
+TEST(GatherTest, ASlowDiskIsNoReasonToWaitLonger) {
+  Gather gather;
+  const Gather::Time done{std::chrono::seconds(5)};
   gather.wrote(64, 0, milliseconds(500), done);
-  EXPECT_FALSE(gather.more(1, done + Gather::kAtMost)) << "a slow disk is no reason to wait longer";
+  EXPECT_TRUE(gather.more(1, done + Gather::kAtMost - microseconds(1)));
+  EXPECT_FALSE(gather.more(2, done + Gather::kAtMost));
 }
 
 TEST(GatherTest, NeitherAClientAloneNorTheFirstAfterAPauseWaits) {
