@@ -28,7 +28,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 import harness  # noqa: E402
 from harness import Agent, plain_integration, wait_until  # noqa: E402
-from kafka_broker import Broker  # noqa: E402
+from kafka_broker import Broker, BrokerError  # noqa: E402
 
 EVENT_BYTES = 1024
 PARTITIONS = 6
@@ -239,18 +239,22 @@ class Bench:
         count = self.options.drain
         print(f"draining {count} events", flush=True)
         lines, topic, reference_topic = self.random_lines(count), self.topic(), self.topic()
+        keyed = self.keyed_lines(lines)
         for _ in range(4):
             self.kcat(lines, reference_topic)
         with self.agent_at_work(topic) as agent:
-            drains, references = [], []
+            drains, references, alike = [], [], []
             for _ in range(self.options.rounds):
                 references.append(self.kcat(lines, reference_topic))
+                alike.append(self.kcat(keyed, reference_topic, "-K", "\t", "-H", "content-type=application/json", "-H", "event_type=page"))
                 agent.command("integrations", "pause", "kafka")
                 self.post_file(agent, lines)
                 drains.append(self.after_pause(agent, topic, count))
-        drain, reference = median(drains), median(references)
+        drain, reference, same_records = median(drains), median(references), median(alike)
         self.table.add(f"draining {count} events", rate(count / drain.seconds), f"kcat -P {rate(count / reference.seconds)}",
                        reference.seconds / drain.seconds, "0.9")
+        self.table.add("  against records with the agent's key and headers", "", f"kcat -P {rate(count / same_records.seconds)}",
+                       same_records.seconds / drain.seconds, "")
         self.table.add("  CPU while draining", f"{drain.cpu_us:.1f} us/event", f"kcat -P {reference.cpu_us:.1f} us/event")
 
     @contextlib.contextmanager
@@ -288,21 +292,43 @@ class Bench:
         return self.drained(agent, topic, count, begin)
 
     def drained(self, agent, topic, count, begin):
-        """From the moment `begin` names until the broker has everything, the last `count` events among
-        it. Asking costs the broker time, so it is asked seldom before the end is near."""
+        """From the moment `begin` names until the broker has everything, the last `count` events among it."""
         end = agent.balance()["stored"]
         cpu = agent.cpu_seconds()
-        began, first = begin(), None
-        while (stored := self.broker.count(topic)) < end:
-            passed = time.monotonic() - began
-            if first is None and stored > end - count:
-                first = passed
-            if passed > 300:
-                sys.exit(f"not drained after 300 s: {stored} of {end}\n{agent.log_tail()}")
-            time.sleep(0.1 if first is not None and stored < end - count / 10 else 0.02)
-        seconds = time.monotonic() - began
+        began = begin()
+        first, last = self.stored(topic, end - count, end, agent.log_tail)
         agent.wait_drained()
-        return Run(seconds, (agent.cpu_seconds() - cpu) / count * 1e6, seconds if first is None else first)
+        return Run(last - began, (agent.cpu_seconds() - cpu) / count * 1e6, first - began)
+
+    def stored(self, topic, before, end, explain):
+        """When the broker had more than `before` events of the topic, and when it had `end` of them. Asking
+        costs the broker time, so it is asked seldom before the end is near."""
+        began, first = time.monotonic(), None
+        while (stored := self.count(topic)) < end:
+            now = time.monotonic()
+            if first is None and stored > before:
+                first = now
+            if now - began > 300:
+                sys.exit(f"not there after 300 s: {stored} of {end}\n{explain()}")
+            time.sleep(0.1 if first is not None and stored < end - (end - before) / 10 else 0.02)
+        now = time.monotonic()
+        return first or now, now
+
+    def keyed_lines(self, lines):
+        """The same with the key that the agent gives each of them, before a tab."""
+        keyed = self.directory / "keyed"
+        with open(lines) as source, open(keyed, "w") as file:
+            for line in source:
+                file.write(json.loads(line)["userId"] + "\t" + line)
+        return keyed
+
+    def count(self, topic):
+        """Events in the topic; a broker that was just started may not know it for a moment."""
+        for _ in range(100):
+            with contextlib.suppress(BrokerError):
+                return self.broker.count(topic)
+            time.sleep(0.02)
+        return self.broker.count(topic)
 
     def random_lines(self, count):
         """A file of events that compress as JSON does, one a line."""
@@ -313,14 +339,19 @@ class Bench:
                 file.write(head + os.urandom((EVENT_BYTES - len(head) - 2) // 2).hex().ljust(EVENT_BYTES - len(head) - 2, "p") + '"}\n')
         return lines
 
-    def kcat(self, lines, topic):
-        began, before = time.monotonic(), os.times()
-        subprocess.run(["kcat", "-P", "-b", self.broker.plaintext, "-t", topic, "-l", "-X", "enable.idempotence=true",
-                        "-X", "acks=all", "-X", "linger.ms=50", "-X", "compression.codec=lz4", "-X", "partitioner=murmur2_random", lines],
-                       stdin=subprocess.DEVNULL, check=True)
+    def kcat(self, lines, topic, *options):
+        """The same file by kcat, timed as the agent is: by asking the broker."""
+        before, cpu, began = self.count(topic), os.times(), time.monotonic()
+        process = subprocess.Popen(
+            ["kcat", "-P", "-b", self.broker.plaintext, "-t", topic, "-l", "-X", "enable.idempotence=true", "-X", "acks=all",
+             "-X", "linger.ms=50", "-X", "compression.codec=lz4", "-X", "partitioner=murmur2_random", *options, lines],
+            stdin=subprocess.DEVNULL)
+        first, last = self.stored(topic, before, before + self.options.drain, lambda: "kcat")
+        if process.wait() != 0:
+            sys.exit(f"kcat: exit {process.returncode}")
         after = os.times()
-        cpu = after.children_user + after.children_system - before.children_user - before.children_system
-        return Run(time.monotonic() - began, cpu / self.options.drain * 1e6)
+        spent = after.children_user + after.children_system - cpu.children_user - cpu.children_system
+        return Run(last - began, spent / self.options.drain * 1e6, first - began)
 
     def post_file(self, agent, lines):
         connection = harness.http.client.HTTPConnection(*agent.intake, timeout=60)
@@ -338,8 +369,7 @@ class Bench:
         print(f"{gigabytes} GB waiting", flush=True)
         topic = self.topic()
         agent = self.agent(topic).start()
-        if self.broker.pid:
-            self.broker.stop()
+        self.broker.stop()
         count = int(gigabytes * 1e9 / EVENT_BYTES)
         half = self.load(agent.intake, 100, events=count // 2)
         middle = agent.anonymous_bytes()
@@ -354,6 +384,7 @@ class Bench:
         self.table.add(f"reopen after kill -9, {gigabytes:g} GB waiting", f"{time.monotonic() - began:.2f} s", "", None, "2 s")
         agent.close()
         shutil.rmtree(agent.directory)
+        self.broker.start()
 
     def watchers(self):
         """Delivery with three Live Events streams open against delivery with none, round by round."""
