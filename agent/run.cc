@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <ctime>
 #include <filesystem>
 #include <map>
 #include <system_error>
@@ -29,6 +30,9 @@ constexpr auto kStatusEvery = 5s;
 constexpr auto kStuck = 60s;
 /// After this long without a failure the back-off of re-executions starts anew.
 constexpr auto kStable = 60s;
+/// So much CPU in that time, a twentieth of a core, is a burst.
+constexpr auto kTrimEvery = 1s;
+constexpr std::clock_t kBusy = CLOCKS_PER_SEC / 20;
 
 using Times = std::map<std::filesystem::path, std::filesystem::file_time_type>;
 
@@ -90,6 +94,7 @@ class MainLoop {
       if (exit_code_) return *exit_code_;
       watch_secrets();
       tell_systemd();
+      give_memory_back();
     }
   }
 
@@ -176,6 +181,18 @@ class MainLoop {
     lifecycle::notify_status(status_line(agent_.snapshot()));
   }
 
+  /// A burst leaves pages in the heap that nobody needs when it is over.
+  void give_memory_back() {
+    const Time now = system_clock().steady();
+    if (now < next_trim_) return;
+    next_trim_ = now + kTrimEvery;
+    const std::clock_t spent = std::clock();
+    const bool busy = spent - spent_ > kBusy;
+    if (was_busy_ && !busy) malloc_trim(0);
+    was_busy_ = busy;
+    spent_ = spent;
+  }
+
   Agent& agent_;
   Times secrets_;
   bool ready_ = false;
@@ -187,6 +204,9 @@ class MainLoop {
   Time next_watchdog_;
   Time next_status_;
   Time next_secrets_;
+  Time next_trim_;
+  std::clock_t spent_ = 0;
+  bool was_busy_ = false;
 };
 
 }  // namespace

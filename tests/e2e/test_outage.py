@@ -3,6 +3,7 @@
 
 SIGNAL_AGENT_PROOF=full stretches the outages from seconds to minutes.
 """
+import concurrent.futures
 import time
 
 import harness
@@ -74,6 +75,23 @@ class Outage(BrokerCase):
         self.broker.start()
         agent.wait_drained()
         self.assertEqual(check(self.records(), [sender], self.PARTITIONS).copies, 0)
+
+    def test_the_memory_of_a_burst_is_given_back(self):
+        self.broker.stop()
+        agent = self.agent().start()
+        body = b"[" + b",".join([b'{"type":"track","event":"e","userId":"u","pad":"%s"}' % (b"p" * 1000)] * 500) + b"]"
+
+        def post():
+            for _ in range(12):
+                self.assertEqual(agent.post("/v1/batch", body)[0], 200)
+        with concurrent.futures.ThreadPoolExecutor(24) as pool:
+            done = [pool.submit(post) for _ in range(24)]
+        for one in done:
+            one.result()
+        peak = agent.anonymous_bytes()
+        wait_until(lambda: agent.anonymous_bytes() < 45 << 20, "memory is given back", 10)
+        self.assertEqual(agent.balance()["pending"], 24 * 12 * 500)
+        print(f"anonymous memory after a burst: {peak >> 20} MB, then {agent.anonymous_bytes() >> 20} MB")
 
     def test_a_backlog_outlives_restarts_of_the_agent_and_keeps_its_order(self):
         self.broker.stop()
