@@ -24,7 +24,10 @@
 
 #include "agent/http/answer.h"
 #include "agent/http/listener.h"
+#include "agent/http/live_stream.h"
+#include "agent/http/mailbox.h"
 #include "agent/http/request_parser.h"
+#include "agent/http/slot.h"
 #include "config/base/check.h"
 #include "config/base/log.h"
 #include "config/base/mutex.h"
@@ -44,7 +47,6 @@ constexpr std::size_t kKeptOutput = 64 * 1024;  // capacity of an output buffer 
 constexpr std::size_t kBodyStep = 256 * 1024;   // how much of a declared body is believed at once
 constexpr std::size_t kMaxWaitingOut = 256 * 1024;  // answers not yet taken, before reading pauses
 constexpr int kAcceptsPerWake = 64;
-constexpr int kRoundsPerWake = 16;
 constexpr auto kFullTableRest = std::chrono::milliseconds(100);
 
 SteadyTime steady_now() {
@@ -52,139 +54,6 @@ SteadyTime steady_now() {
 }
 
 class Session;
-struct Slot;
-struct StreamState;
-
-/// What other threads hand to the io thread: answers and stream activity. One post per batch.
-class Mailbox : public std::enable_shared_from_this<Mailbox> {
- public:
-  explicit Mailbox(asio::io_context& io) : io_(&io) {}
-
-  void add(std::shared_ptr<Slot> slot);
-  void add(std::shared_ptr<StreamState> stream);
-  bool on_io_thread() const {
-    return io_thread_.load(std::memory_order_relaxed) == std::this_thread::get_id();
-  }
-  void set_io_thread() { io_thread_ = std::this_thread::get_id(); }
-  /// After this nothing is taken any more: the io_context is about to go.
-  void close();
-
- private:
-  void wake() REQUIRES(mutex_);
-  void deliver();
-
-  std::atomic<std::thread::id> io_thread_{};
-  Mutex mutex_;
-  asio::io_context* io_ GUARDED_BY(mutex_);
-  std::vector<std::shared_ptr<Slot>> slots_ GUARDED_BY(mutex_);
-  std::vector<std::shared_ptr<StreamState>> streams_ GUARDED_BY(mutex_);
-  bool posted_ GUARDED_BY(mutex_) = false;
-  // io thread only; kept for their capacity
-  std::vector<std::shared_ptr<Slot>> taken_slots_;
-  std::vector<std::shared_ptr<StreamState>> taken_streams_;
-  std::vector<std::shared_ptr<Session>> touched_;
-};
-
-/// The state of one open stream, shared by its writer and the session.
-struct StreamState : std::enable_shared_from_this<StreamState> {
-  StreamState(std::shared_ptr<Mailbox> box, std::weak_ptr<Session> owner, std::size_t max)
-      : mailbox(std::move(box)), session(std::move(owner)), max_waiting(max) {}
-
-  const std::shared_ptr<Mailbox> mailbox;
-  const std::weak_ptr<Session> session;
-  const std::size_t max_waiting;
-  Mutex mutex;
-  std::string pending GUARDED_BY(mutex);
-  std::size_t waiting GUARDED_BY(mutex) = 0;  // pending and what the socket has not taken yet
-  bool signalled GUARDED_BY(mutex) = false;
-  bool ended GUARDED_BY(mutex) = false;   // by the writer
-  bool broken GUARDED_BY(mutex) = false;  // by the client
-
-  bool write(std::string_view bytes) {
-    bool wake = false;
-    {
-      Lock lock(mutex);
-      if (ended || broken || waiting + bytes.size() > max_waiting) return false;
-      pending += bytes;
-      waiting += bytes.size();
-      wake = !std::exchange(signalled, true);
-    }
-    if (wake) mailbox->add(shared_from_this());
-    return true;
-  }
-  void end() {
-    bool wake = false;
-    {
-      Lock lock(mutex);
-      if (ended || broken) return;
-      ended = true;
-      wake = !std::exchange(signalled, true);
-    }
-    if (wake) mailbox->add(shared_from_this());
-  }
-  bool closed() {
-    Lock lock(mutex);
-    return ended || broken;
-  }
-  void break_off() {
-    Lock lock(mutex);
-    broken = true;
-    pending.clear();
-    waiting = 0;
-  }
-  void taken_by_socket(std::size_t bytes) {
-    Lock lock(mutex);
-    waiting -= std::min(waiting, bytes);
-  }
-  /// What waits, and whether nothing comes after it.
-  bool take(std::string& out) {
-    Lock lock(mutex);
-    signalled = false;
-    out.swap(pending);
-    pending.clear();
-    return ended;
-  }
-};
-
-class StreamHandle final : public Stream {
- public:
-  explicit StreamHandle(std::shared_ptr<StreamState> state) : state_(std::move(state)) {}
-  ~StreamHandle() override { state_->end(); }
-  bool write(std::string_view bytes) override { return state_->write(bytes); }
-  bool closed() const override { return state_->closed(); }
-  void close() override { state_->end(); }
-
- private:
-  const std::shared_ptr<StreamState> state_;
-};
-
-/// One request's place in its connection's line of answers.
-struct Slot final : Responder::Sink, std::enable_shared_from_this<Slot> {
-  Slot(std::shared_ptr<Mailbox> box, std::weak_ptr<Session> owner)
-      : mailbox(std::move(box)), session(std::move(owner)) {}
-
-  const std::shared_ptr<Mailbox> mailbox;
-  const std::weak_ptr<Session> session;
-  bool keep_alive = true;
-  bool old_http = false;  // 1.0: no chunks
-  bool head_only = false;
-  bool done = false;  // io thread
-  // written by whoever answers, once, before the mailbox hands it over
-  Response response;
-  std::shared_ptr<StreamState> stream;
-
-  void send(Response answer) override {
-    response = std::move(answer);
-    mailbox->add(shared_from_this());
-  }
-  std::shared_ptr<Stream> open_stream(Response head, std::size_t max_waiting_bytes) override {
-    response = std::move(head);
-    stream = std::make_shared<StreamState>(mailbox, session, max_waiting_bytes);
-    auto handle = std::make_shared<StreamHandle>(stream);
-    mailbox->add(shared_from_this());
-    return handle;
-  }
-};
 
 /// The socket under a session: plain or TLS. Completions hold the session.
 class Transport {
@@ -200,7 +69,7 @@ class Transport {
 
 class ServerImpl;
 
-class Session : public std::enable_shared_from_this<Session> {
+class Session final : public AnswerLine {
  public:
   Session(ServerImpl& server, Peer peer);
 
@@ -208,14 +77,13 @@ class Session : public std::enable_shared_from_this<Session> {
   void on_handshake(error_code ec);
   void on_read(error_code ec, std::size_t size);
   void on_written(error_code ec, std::size_t size);
-  void on_answered() { advance(); }
+  void on_answered() override { advance(); }
   void sweep(SteadyTime now);
   /// Server stops: idle connections end, the others with their answers.
   void drain();
   void close();
   bool under_way() const { return phase_ != Phase::kLinger && phase_ != Phase::kClosed; }
 
-  bool touched = false;  // by the mailbox, once per batch
   std::list<std::shared_ptr<Session>>::iterator place;
 
  private:
@@ -240,6 +108,7 @@ class Session : public std::enable_shared_from_this<Session> {
   bool take_budget(std::uint64_t bytes);
   std::string_view buffered() const { return {buffer_.get() + begin_, end_ - begin_}; }
   void make_room();
+  std::shared_ptr<Session> self() { return std::static_pointer_cast<Session>(shared_from_this()); }
 
   ServerImpl& server_;
   const Peer peer_;
@@ -270,7 +139,7 @@ class Session : public std::enable_shared_from_this<Session> {
 
   // output
   std::deque<std::shared_ptr<Slot>> slots_;
-  std::shared_ptr<StreamState> stream_;
+  std::shared_ptr<LiveStream> stream_;
   bool stream_chunked_ = true;
   bool stream_ended_ = false;
   std::size_t stream_bytes_ = 0;          // in out_
@@ -460,80 +329,6 @@ class ServerImpl final : public Server {
   bool stopped_ = false;                        // by the owner's thread
 };
 
-// --- mailbox -------------------------------------------------------------------------------------
-
-void Mailbox::add(std::shared_ptr<Slot> slot) {
-  if (on_io_thread()) {
-    slot->done = true;
-    if (const auto session = slot->session.lock()) session->on_answered();
-    return;
-  }
-  Lock lock(mutex_);
-  if (io_ == nullptr) return;
-  slots_.push_back(std::move(slot));
-  wake();
-}
-
-void Mailbox::add(std::shared_ptr<StreamState> stream) {
-  Lock lock(mutex_);
-  if (io_ == nullptr) return;
-  streams_.push_back(std::move(stream));
-  wake();
-}
-
-void Mailbox::wake() {
-  if (posted_) return;
-  posted_ = true;
-  asio::post(*io_, [self = shared_from_this()] { self->deliver(); });
-}
-
-void Mailbox::deliver() {
-  // First all answers, then each connection once: pipelined answers go out in one write.
-  const auto touch = [this](const std::weak_ptr<Session>& weak) {
-    if (auto session = weak.lock(); session && !session->touched) {
-      session->touched = true;
-      touched_.push_back(std::move(session));
-    }
-  };
-  // What comes while these are handed over needs no wake-up of its own.
-  for (int round = 0; round < kRoundsPerWake; ++round) {
-    {
-      Lock lock(mutex_);
-      if (slots_.empty() && streams_.empty()) {
-        posted_ = false;
-        return;
-      }
-      taken_slots_.swap(slots_);
-      taken_streams_.swap(streams_);
-    }
-    for (const auto& slot : taken_slots_) {
-      slot->done = true;
-      touch(slot->session);
-    }
-    for (const auto& stream : taken_streams_) touch(stream->session);
-    taken_slots_.clear();
-    taken_streams_.clear();
-    for (const auto& session : touched_) {
-      session->touched = false;
-      session->on_answered();
-    }
-    touched_.clear();
-  }
-  Lock lock(mutex_);
-  posted_ = false;
-  if (io_ != nullptr) wake();  // sockets get their turn in between
-}
-
-void Mailbox::close() {
-  std::vector<std::shared_ptr<Slot>> slots;  // destroyed outside the lock
-  std::vector<std::shared_ptr<StreamState>> streams;
-  io_thread_ = std::thread::id();
-  Lock lock(mutex_);
-  io_ = nullptr;
-  slots.swap(slots_);
-  streams.swap(streams_);
-}
-
 // --- session -------------------------------------------------------------------------------------
 
 Session::Session(ServerImpl& server, Peer peer)
@@ -546,7 +341,7 @@ Session::Session(ServerImpl& server, Peer peer)
 void Session::start(std::unique_ptr<Transport> transport, bool needs_handshake) {
   transport_ = std::move(transport);
   if (needs_handshake) {
-    transport_->handshake(shared_from_this());
+    transport_->handshake(self());
   } else {
     phase_ = Phase::kHead;
     start_read();
@@ -609,14 +404,14 @@ void Session::start_read() {
     request_.body.resize(size);
     reading_ = reading_body_ = true;
     transport_->read(asio::buffer(request_.body.data() + body_received_, size - body_received_),
-                     shared_from_this());
+                     self());
     return;
   } else if (phase_ == Phase::kHead && !room_for_requests()) {
     return;  // back-pressure: TCP's window does the rest
   }
   make_room();
   reading_ = true;
-  transport_->read(asio::buffer(buffer_.get() + end_, capacity_ - end_), shared_from_this());
+  transport_->read(asio::buffer(buffer_.get() + end_, capacity_ - end_), self());
 }
 
 void Session::on_read(error_code ec, std::size_t size) {
@@ -654,7 +449,7 @@ void Session::on_read(error_code ec, std::size_t size) {
 /// Parses what lies there, collects what is answered, and starts the next read and write.
 void Session::advance() {
   if (advancing_ || phase_ == Phase::kClosed || phase_ == Phase::kHandshake) return;
-  const auto self = shared_from_this();
+  const auto kept = self();
   advancing_ = true;
   do {
     while (parse_one()) {
@@ -922,7 +717,7 @@ void Session::start_write() {
   stream_bytes_writing_ = std::exchange(stream_bytes_, 0);
   written_ = 0;
   last_write_ = server_.now();
-  transport_->write(asio::buffer(writing_), shared_from_this());
+  transport_->write(asio::buffer(writing_), self());
 }
 
 void Session::on_written(error_code ec, std::size_t size) {
@@ -931,8 +726,7 @@ void Session::on_written(error_code ec, std::size_t size) {
   written_ += size;
   if (written_ < writing_.size()) {
     last_write_ = server_.now();
-    transport_->write(asio::buffer(writing_.data() + written_, writing_.size() - written_),
-                      shared_from_this());
+    transport_->write(asio::buffer(writing_.data() + written_, writing_.size() - written_), self());
     return;
   }
   if (writing_.capacity() > kKeptOutput) {
@@ -956,7 +750,7 @@ void Session::begin_linger() {
   if (peer_ended_) return close();
   phase_ = Phase::kLinger;
   since_ = server_.now();
-  transport_->end_writing(shared_from_this());
+  transport_->end_writing(self());
   server_.progressed();
   start_read();
 }
@@ -1006,7 +800,7 @@ void Session::drain() {
 
 void Session::close() {
   if (phase_ == Phase::kClosed) return;
-  const auto self = shared_from_this();
+  const auto kept = self();
   phase_ = Phase::kClosed;
   if (stream_) stream_->break_off();
   for (const auto& slot : slots_) {
@@ -1026,7 +820,8 @@ ServerImpl::ServerImpl(Options options, Router router, std::vector<BoundSocket> 
       router_(std::move(router)),
       sockets_(std::move(sockets)),
       tls_(std::move(tls)),
-      mailbox_(std::make_shared<Mailbox>(io_)) {
+      mailbox_(
+          std::make_shared<Mailbox>([this] { asio::post(io_, [this] { mailbox_->deliver(); }); })) {
   for (const BoundSocket& bound : sockets_) listeners_.emplace_back(io_, bound);
 }
 
