@@ -237,7 +237,7 @@ void ServerImpl::sweep() {
   site_.now = steady_now();
   for (auto it = connections_.begin(); it != connections_.end();) {
     const std::shared_ptr<Connection> connection = *it++;  // sweeping may erase it
-    connection->sweep(site_.now);
+    connection->sweep();
   }
 }
 
