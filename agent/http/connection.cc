@@ -164,8 +164,8 @@ void Connection::begin_linger() {
 void Connection::sweep() {
   const ServerLimits& limits = site_.limits;
   const auto waited = site_.now - since_;
-  if (!writing_.empty() && site_.now - last_write_ > limits.idle)
-    return close();  // takes no answer
+  const bool takes_no_answer = !writing_.empty() && site_.now - last_write_ > limits.idle;
+  if (takes_no_answer) return close();
   switch (phase_) {
     case Phase::kHandshake:
       if (waited > limits.header_deadline) close();

@@ -1,3 +1,13 @@
+// The server: accepts, keeps the connections, sweeps and stops them. Below it, one subject each:
+//
+//   listener.h     where it listens, and who is at the other end
+//   transport.h    a socket, plain or TLS
+//   connection.h   bytes between a socket and its session; deadlines
+//   session.h      requests out of bytes, answers into bytes, in order
+//   slot.h         an answer's place in that order
+//   live_stream.h  an answer that goes on
+//   mailbox.h      how answers of other threads reach the io thread
+//   site.h         what the connections of a server share
 #include "agent/http/server.h"
 
 #include <netinet/in.h>

@@ -160,55 +160,6 @@ bool Session::continue_body() {
   return true;
 }
 
-std::span<char> Session::body_room() {
-  const std::uint64_t known = std::max<std::uint64_t>(request_.body.size(), kBodyStep);
-  const std::uint64_t size =
-      std::min<std::uint64_t>(body_length_, body_received_ < known ? known : known * 2);
-  if (!take_budget(size)) return {};
-  if (request_.body.capacity() < size + kBodySlack) request_.body.reserve(size + kBodySlack);
-  request_.body.resize(size);
-  body_lent_ = true;
-  return std::span(request_.body).subspan(body_received_);
-}
-
-void Session::body_arrived(std::size_t size) {
-  body_lent_ = false;
-  if (phase_ != Phase::kBody) {
-    abandoned_body_.clear();  // refused while it was lent
-    return;
-  }
-  body_received_ += size;
-  count_body(size);
-}
-
-/// The minimum rate is kept as long as every window sees its bytes.
-void Session::count_body(std::size_t bytes) {
-  body_in_window_ += bytes;
-  if (body_in_window_ < site_.limits.body_min_bytes) return;
-  body_in_window_ = 0;
-  body_window_ = site_.now;
-}
-
-bool Session::refuse_slow_body() {
-  const ServerLimits& limits = site_.limits;
-  if (phase_ != Phase::kBody || site_.now - body_window_ <= limits.body_window) return false;
-  Response response = error_response(
-      503, "REQUEST_TIMEOUT",
-      "less than " + std::to_string(limits.body_min_bytes) + " bytes of the body came in " +
-          std::to_string(limits.body_window.count()) + " ms; send again");
-  response.headers.emplace_back("Retry-After", "1");
-  refuse(std::move(response));
-  return true;
-}
-
-bool Session::end_of_input() {
-  if (phase_ != Phase::kHead || idle()) return false;
-  input_ended_ = true;
-  no_more_requests_ = true;
-  last_answered_ = true;
-  return true;
-}
-
 void Session::dispatch() {
   auto slot = new_slot();
   slots_.push_back(slot);
@@ -262,6 +213,55 @@ void Session::refuse(Response response) {
   no_more_requests_ = true;
   phase_ = Phase::kHead;
   input_ = {};
+}
+
+std::span<char> Session::body_room() {
+  const std::uint64_t known = std::max<std::uint64_t>(request_.body.size(), kBodyStep);
+  const std::uint64_t size =
+      std::min<std::uint64_t>(body_length_, body_received_ < known ? known : known * 2);
+  if (!take_budget(size)) return {};
+  if (request_.body.capacity() < size + kBodySlack) request_.body.reserve(size + kBodySlack);
+  request_.body.resize(size);
+  body_lent_ = true;
+  return std::span(request_.body).subspan(body_received_);
+}
+
+void Session::body_arrived(std::size_t size) {
+  body_lent_ = false;
+  if (phase_ != Phase::kBody) {
+    abandoned_body_.clear();  // refused while it was lent
+    return;
+  }
+  body_received_ += size;
+  count_body(size);
+}
+
+/// The minimum rate is kept as long as every window sees its bytes.
+void Session::count_body(std::size_t bytes) {
+  body_in_window_ += bytes;
+  if (body_in_window_ < site_.limits.body_min_bytes) return;
+  body_in_window_ = 0;
+  body_window_ = site_.now;
+}
+
+bool Session::refuse_slow_body() {
+  const ServerLimits& limits = site_.limits;
+  if (phase_ != Phase::kBody || site_.now - body_window_ <= limits.body_window) return false;
+  Response response = error_response(
+      503, "REQUEST_TIMEOUT",
+      "less than " + std::to_string(limits.body_min_bytes) + " bytes of the body came in " +
+          std::to_string(limits.body_window.count()) + " ms; send again");
+  response.headers.emplace_back("Retry-After", "1");
+  refuse(std::move(response));
+  return true;
+}
+
+bool Session::end_of_input() {
+  if (phase_ != Phase::kHead || idle()) return false;
+  input_ended_ = true;
+  no_more_requests_ = true;
+  last_answered_ = true;
+  return true;
 }
 
 // --- bytes out -----------------------------------------------------------------------------------
