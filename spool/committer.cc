@@ -110,12 +110,9 @@ void Committer::submit(std::unique_ptr<Op> op) {
     Lock lock(mutex_);
     if (!stopped_) {
       const bool rides = op->urgency == Urgency::kRide;
-      const bool first = queue_.ops.empty();
-      if (first) oldest_ride_ = now();
+      if (queue_.ops.empty()) oldest_ride_ = now();
       queue_.ops.push_back(std::move(op));
       if (!rides) wake();
-      // The first ride ends a sleep without deadline.
-      if (rides && first && sleeping_) changed_.notify_one();
       return;
     }
   }
@@ -134,11 +131,8 @@ void Committer::loop() {
       while (aborting_ || !due(now())) {
         if (stopping_) return;
         sleeping_ = true;
-        if (queue_.ops.empty()) {
-          changed_.wait(mutex_);
-        } else {
-          changed_.wait_until(mutex_, oldest_ride_ + kMaxRide);
-        }
+        // Never without an end: so a ride need not wake anybody for its hour to be noticed.
+        changed_.wait_until(mutex_, (queue_.ops.empty() ? now() : oldest_ride_) + kMaxRide);
         sleeping_ = false;
       }
       gather();

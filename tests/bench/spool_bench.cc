@@ -3,8 +3,9 @@
 //   spool_bench [--dir D] [--seconds S] [--waiting-gb N]
 //
 // Prints: commits of 1, 16, 128 and 1024 events of 1 KiB, alternating spool and log, with what each
-// wrote to the device per payload byte while keeping up; bytes per event on disk; reopen time and
-// anonymous memory after kill -9 with N GB waiting.
+// wrote to the device per payload byte while keeping up; the same log behind a thread of its own,
+// as the spool's writer is; bytes per event on disk; reopen time and anonymous memory after kill -9
+// with N GB waiting.
 #include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -18,7 +19,9 @@
 #include <fstream>
 #include <future>
 #include <random>
+#include <semaphore>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "spool/spool.h"
@@ -113,25 +116,69 @@ class Meter {
   const steady_clock::time_point begun_ = steady_clock::now();
 };
 
+/// An append-and-fdatasync log.
+class Log {
+ public:
+  explicit Log(std::filesystem::path path)
+      : path_(std::move(path)),
+        file_(::open(path_.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_APPEND, 0640)) {}
+  ~Log() {
+    ::close(file_);
+    std::filesystem::remove(path_);
+  }
+
+  void append(const std::vector<std::string>& payloads, std::size_t size, std::size_t& next) {
+    buffer_.clear();
+    for (std::size_t i = 0; i < size; ++i) {
+      buffer_.append(16, 'h');
+      buffer_ += payloads[next++ % payloads.size()];
+    }
+    if (::write(file_, buffer_.data(), buffer_.size()) < 0 || ::fdatasync(file_) != 0) std::exit(1);
+  }
+
+ private:
+  const std::filesystem::path path_;
+  const int file_;
+  std::string buffer_;
+};
+
 Rate log_rate(const std::filesystem::path& path, const std::vector<std::string>& payloads,
               std::size_t size, double seconds) {
-  const int file = ::open(path.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_APPEND, 0640);
+  Log log(path);
   std::size_t next = 0;
   std::uint64_t events = 0;
   const Meter meter;
-  std::string buffer;
-  while (meter.seconds() < seconds) {
-    buffer.clear();
-    for (std::size_t i = 0; i < size; ++i) {
-      buffer.append(16, 'h');
-      buffer += payloads[next++ % payloads.size()];
+  for (; meter.seconds() < seconds; events += size) log.append(payloads, size, next);
+  return meter.rate(events);
+}
+
+/// The same, asked for and answered across threads.
+Rate log_behind_thread_rate(const std::filesystem::path& path,
+                            const std::vector<std::string>& payloads, std::size_t size,
+                            double seconds) {
+  Log log(path);
+  std::size_t next = 0;
+  std::uint64_t events = 0;
+  std::counting_semaphore<> asked(0);
+  std::counting_semaphore<> answered(0);
+  bool end = false;
+  std::thread writer([&] {
+    for (;;) {
+      asked.acquire();
+      if (end) return;
+      log.append(payloads, size, next);
+      answered.release();
     }
-    if (::write(file, buffer.data(), buffer.size()) < 0 || ::fdatasync(file) != 0) std::exit(1);
-    events += size;
+  });
+  const Meter meter;
+  for (; meter.seconds() < seconds; events += size) {
+    asked.release();
+    answered.acquire();
   }
   const Rate rate = meter.rate(events);
-  ::close(file);
-  std::filesystem::remove(path);
+  end = true;
+  asked.release();
+  writer.join();
   return rate;
 }
 
@@ -209,26 +256,29 @@ int run(int argc, char** argv) {
   // First, while this process is small: fork and measure what an opening alone takes.
   if (gigabytes > 0) reopen_with(dir / "waiting", gigabytes, payloads);
 
-  std::printf("%8s %14s %14s %7s %7s %14s %14s\n", "events", "spool/s", "log/s", "ratio", "target",
-              "spool bytes", "log bytes");
+  std::printf("%8s %14s %14s %7s %7s %16s %14s %14s\n", "events", "spool/s", "log/s", "ratio",
+              "target", "threaded log/s", "spool bytes", "log bytes");
   auto spool = open(dir / "spool");
   const CursorId cursor = spool->attach("bench", Start::kOldest)->id;
   const std::pair<std::size_t, double> sizes[] = {{1, 0.9}, {16, 0.8}, {128, 0.5}, {1024, 0.33}};
   for (const auto& [size, target] : sizes) {
     std::vector<double> ratios;
-    Rate ours, theirs;
+    Rate ours, theirs, threaded;
     for (int round = 0; round < 3; ++round) {
       const Rate log = log_rate(dir / "log", payloads, size, seconds);
       const Rate rate = spool_rate(*spool, cursor, payloads, size, seconds);
+      const Rate behind = log_behind_thread_rate(dir / "log", payloads, size, seconds);
       ratios.push_back(rate.events_per_second / log.events_per_second);
       ours.events_per_second += rate.events_per_second / 3;
       ours.device_bytes_per_byte += rate.device_bytes_per_byte / 3;
       theirs.events_per_second += log.events_per_second / 3;
+      threaded.events_per_second += behind.events_per_second / 3;
       theirs.device_bytes_per_byte += log.device_bytes_per_byte / 3;
     }
     std::sort(ratios.begin(), ratios.end());
-    std::printf("%8zu %14.0f %14.0f %7.2f %7.2f %14.2f %14.2f\n", size, ours.events_per_second,
-                theirs.events_per_second, ratios[1], target, ours.device_bytes_per_byte,
+    std::printf("%8zu %14.0f %14.0f %7.2f %7.2f %16.0f %14.2f %14.2f\n", size,
+                ours.events_per_second, theirs.events_per_second, ratios[1], target,
+                threaded.events_per_second, ours.device_bytes_per_byte,
                 theirs.device_bytes_per_byte);
   }
   const Rate kept_up = spool_rate(*spool, cursor, payloads, 128, 3 * seconds);
