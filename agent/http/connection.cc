@@ -150,12 +150,13 @@ void Connection::on_written(bool sent, std::size_t size) {
 }
 
 /// All is said. The client may still be sending: closing now would reset the connection and could
-/// take the answer with it, so its bytes are read and dropped until it ends or the time is up.
+/// take the answer with it, so its bytes are read and dropped until it ends, is silent for a while
+/// or has had its time.
 void Connection::begin_linger() {
   session_.abandon();
   if (peer_ended_) return close();
   phase_ = Phase::kLinger;
-  since_ = site_.now;
+  since_ = lingers_since_ = site_.now;
   transport_->end_writing(self());
   keeper_.progressed();
   start_read();
@@ -180,7 +181,7 @@ void Connection::sweep() {
       }
       break;
     case Phase::kLinger:
-      if (waited > limits.linger) close();
+      if (waited > limits.linger || site_.now - lingers_since_ > limits.linger_at_most) close();
       break;
     case Phase::kClosed:
       break;

@@ -83,6 +83,7 @@ class Connection final : public AnswerLine {
 
   // deadlines
   SteadyTime since_;  // phase began, or the last progress in it
+  SteadyTime lingers_since_;
   SteadyTime last_write_;
 };
 

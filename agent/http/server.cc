@@ -231,8 +231,8 @@ void ServerImpl::forget(Connection& connection) {
 
 void ServerImpl::schedule_sweep() {
   const ServerLimits& limits = options_.limits;
-  const auto shortest =
-      std::min({limits.header_deadline, limits.body_window, limits.idle, limits.linger});
+  const auto shortest = std::min({limits.header_deadline, limits.body_window, limits.idle,
+                                  limits.linger, limits.linger_at_most});
   sweep_timer_.expires_after(
       std::clamp(shortest / 4, std::chrono::milliseconds(5), std::chrono::milliseconds(1000)));
   sweep_timer_.async_wait([this](error_code ec) {

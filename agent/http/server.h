@@ -24,8 +24,10 @@ struct ServerLimits {
   std::chrono::milliseconds header_deadline{30'000};
   std::chrono::milliseconds body_window{30'000};  // at least body_min_bytes in any such time
   std::uint64_t body_min_bytes = 1 * kKiB;
-  std::chrono::milliseconds idle{60'000};   // between requests, and without taking any answer byte
-  std::chrono::milliseconds linger{2'000};  // after a closing answer, for the client to read it
+  std::chrono::milliseconds idle{60'000};  // between requests, and without taking any answer byte
+  std::chrono::milliseconds linger{
+      2'000};  // after a closing answer, without a byte from the client
+  std::chrono::milliseconds linger_at_most{30'000};  // however long the client goes on sending
   std::uint64_t max_connections = 4096;
 };
 

@@ -525,6 +525,21 @@ TEST_F(ServerTest, ABodyThatStallsIsAnsweredAsAPassingFault) {
   }
 }
 
+TEST_F(ServerTest, AClientThatGoesOnSendingAfterItsRefusalIsCutOff) {
+  options_.limits.body_window = 100ms;
+  options_.limits.linger_at_most = 200ms;
+  start();
+  RawConnection client(address());
+  client.send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n");
+  ASSERT_TRUE(client.answer().has_value());
+  int sent = 0;
+  while (sent < 1000 && client.send("b")) {
+    ++sent;
+    std::this_thread::sleep_for(10ms);  // never silent for the two seconds of a linger
+  }
+  EXPECT_LT(sent, 1000);
+}
+
 TEST_F(ServerTest, ABodyThatKeepsTheMinimumRateMayTakeLong) {
   options_.limits.body_window = 400ms;
   options_.limits.body_min_bytes = 10;
