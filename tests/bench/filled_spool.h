@@ -1,7 +1,5 @@
-// What the benches of the delivery loop share: a spool on disk full of events, and a clock for CPU.
+// What the benches of the delivery loop share: a spool on disk full of events.
 #pragma once
-
-#include <sys/resource.h>
 
 #include <atomic>
 #include <chrono>
@@ -14,18 +12,9 @@
 #include <utility>
 
 #include "spool/spool.h"
+#include "tests/bench/librdkafka_alone.h"
 
 namespace signal_agent {
-
-/// Of this process, all threads.
-inline double cpu_seconds() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& time) {
-    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
 
 inline std::unique_ptr<spool::Spool> open_spool(const std::filesystem::path& dir) {
   spool::Spool::Options options;
@@ -39,22 +28,19 @@ inline std::unique_ptr<spool::Spool> open_spool(const std::filesystem::path& dir
   return *std::move(opened);
 }
 
-inline void fill(spool::Spool& spool, std::size_t events, std::size_t bytes) {
+inline void fill(spool::Spool& spool, std::size_t events, const Records& records) {
   using namespace std::chrono_literals;
   std::atomic<std::size_t> open{0};
-  std::string value(bytes, 'x');
   for (std::size_t done = 0; done < events;) {
     spool::AppendBatch batch;
     for (int i = 0; i < 500 && done < events; ++i, ++done) {
-      for (std::size_t j = 0; j < bytes; j += 7) value[j] = static_cast<char>('a' + rand() % 26);
-      const std::string key = "user-" + std::to_string(done % 1000);
       spool::NewEvent event;
       event.accepted_ms = system_clock().wall_ms();
       event.key_kind = spool::KeyKind::kUser;
-      event.key = key;
+      event.key = records.key(done);
       event.has_name = true;
-      event.name = "Clicked";
-      event.value = value;
+      event.name = kHeaderValues[2];
+      event.value = records.value(done);
       batch.add(event);
     }
     while (open > 8) std::this_thread::sleep_for(1ms);

@@ -18,7 +18,6 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
-#include <semaphore>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -27,7 +26,9 @@
 #include "agent/forward/forwarder.h"
 #include "config/base/log.h"
 #include "spool/spool.h"
+#include "tests/bench/answering_producer.h"
 #include "tests/bench/filled_spool.h"
+#include "tests/bench/librdkafka_alone.h"
 
 namespace signal_agent {
 namespace {
@@ -37,63 +38,6 @@ using namespace std::chrono_literals;
 constexpr int kTopicAuthorizationFailed = 29;
 constexpr int kMessageSizeTooLarge = 10;
 
-/// What the cluster says to everything it is sent.
-struct Mood {
-  std::atomic<int> error{0};
-  std::atomic<std::size_t> waits_for{0};  // it is silent until so many are in flight
-};
-
-/// Answers at once, with what the mood is.
-class Doorman final : public kafka::Producer {
- public:
-  explicit Doorman(Mood& mood) : mood_(mood) {}
-
-  kafka::SendResult send(const kafka::Record& record) override {
-    tokens_.push_back(record.token);
-    return {};
-  }
-  void poll(std::vector<kafka::DeliveryReport>& reports, std::chrono::milliseconds wait) override {
-    if (tokens_.empty() || tokens_.size() < mood_.waits_for) {
-      if (wait > 0ms) static_cast<void>(woken_.try_acquire_for(wait));
-      return;
-    }
-    mood_.waits_for = 0;
-    for (const std::uint64_t token : tokens_) {
-      kafka::DeliveryReport& report = reports.emplace_back();
-      report.token = token;
-      report.error = mood_.error;
-      if (report.error != 0) {
-        report.persisted = kafka::Persisted::kNo;
-        report.text = "refused";
-        continue;
-      }
-      report.persisted = kafka::Persisted::kYes;
-      report.partition = static_cast<std::int32_t>(token % 6);
-      report.offset = offset_++;
-    }
-    tokens_.clear();
-  }
-  std::size_t in_flight() const override { return tokens_.size(); }
-  void purge(bool) override {}
-  Result<void> set_credentials(const std::string&, const Secret&) override { return {}; }
-  void probe() override { metadata_ok_ms_ = system_clock().wall_ms(); }
-  std::int64_t last_metadata_ok_ms() const override { return metadata_ok_ms_; }
-  kafka::ProducerHealth health() const override {
-    kafka::ProducerHealth health;
-    health.brokers_up = 1;
-    return health;
-  }
-  std::size_t batch_bytes() const override { return 1'000'000; }
-  void wake() override { woken_.release(); }
-
- private:
-  Mood& mood_;
-  std::vector<std::uint64_t> tokens_;
-  std::int64_t offset_ = 0;
-  std::int64_t metadata_ok_ms_ = 0;
-  std::counting_semaphore<> woken_{0};
-};
-
 struct Cost {
   double us = 0;
   double cpu_us = 0;
@@ -101,7 +45,7 @@ struct Cost {
 
 class Bench {
  public:
-  Bench(spool::Spool& spool, std::size_t bytes) : spool_(spool), bytes_(bytes) {
+  Bench(spool::Spool& spool, std::size_t bytes) : spool_(spool), records_(bytes) {
     forward::Forwarder::Options options;
     options.name = "bench";
     options.config.security_protocol = "PLAINTEXT";
@@ -110,7 +54,7 @@ class Bench {
     options.cursor = cursor_ = spool.attach("bench", spool::Start::kOldest)->id;
     options.producers =
         [this](const kafka::ProducerOptions&) -> Result<std::unique_ptr<kafka::Producer>> {
-      return std::unique_ptr<kafka::Producer>(std::make_unique<Doorman>(mood_));
+      return std::unique_ptr<kafka::Producer>(std::make_unique<AnsweringProducer>(mood_));
     };
     window_events_ = options.delivery.window_events;
     forwarder_ = std::make_unique<forward::Forwarder>(std::move(options), spool, live_);
@@ -164,7 +108,7 @@ class Bench {
     while (forwarder_->status().state != forward::DeliveryState::kPaused) {
       std::this_thread::sleep_for(1ms);
     }
-    fill(spool_, events, bytes_);
+    fill(spool_, events, records_);
     return measured(
         events, [this] { forwarder_->set_paused(false); }, done);
   }
@@ -182,7 +126,7 @@ class Bench {
   }
 
   spool::Spool& spool_;
-  const std::size_t bytes_;
+  const Records records_;
   LiveFeed live_;
   Mood mood_;
   spool::CursorId cursor_ = 0;
