@@ -159,11 +159,12 @@ class Tight(Limits):
                 connection.sendall(b"POST /v1/batch HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer fast\r\n"
                                    b"Content-Length: 1048576\r\n\r\n" + b" " * 1_048_575)
                 held.append(connection)
-
-            def put_off():
-                status, answer, headers = self.agent.post("/v1/batch", b" " * 100_000 + PAGE, self.FAST)
-                return status == 503 and (answer["error"]["code"], "Retry-After" in headers) == ("OVERLOADED", True)
-            wait_until(put_off, "503 OVERLOADED", 10)
+            # Only when both are in: a third body before that could take the room of one of them.
+            wait_until(lambda: self.agent.metrics()[("signal_agent_http_buffered_body_bytes", ("listener", "intake"))] >= 2 << 20,
+                       "both bodies in memory", 30)
+            status, answer, headers = self.agent.post("/v1/batch", b" " * 100_000 + PAGE, self.FAST)
+            self.assertEqual((status, answer["error"]["code"]), (503, "OVERLOADED"))
+            self.assertIn("Retry-After", headers)
         finally:
             for connection in held:
                 connection.close()
