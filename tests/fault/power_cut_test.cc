@@ -2,6 +2,7 @@
 // never sent, every batch is there whole or not at all, and the books balance.
 //
 // SIGNAL_AGENT_PROOF=full runs thousands of cuts; SIGNAL_AGENT_SEED repeats a run.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -273,12 +274,23 @@ class PowerCuts {
   Truth truth_;
 };
 
-std::string last_line(const std::filesystem::path& path) {
+std::vector<std::string> lines_of(const std::filesystem::path& path) {
   std::ifstream file(path);
-  std::string last, line;
-  while (std::getline(file, line))
-    if (!line.empty()) last = line;
-  return last;
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(file, line);)
+    if (!line.empty()) lines.push_back(line);
+  return lines;
+}
+
+/// The line in which a process said why it aborted; other threads may have logged after it.
+std::string last_words(const std::filesystem::path& log) {
+  const std::vector<std::string> lines = lines_of(log);
+  for (const std::string& line : lines)
+    if (line.find("Assertion `") != std::string::npos ||
+        line.find("terminate called") != std::string::npos ||
+        line.find("check failed") != std::string::npos)
+      return line;
+  return lines.empty() ? "" : lines.back();
 }
 
 /// In a child process: what a cut leaves behind cannot be closed in an orderly way, so it is leaked
@@ -286,8 +298,9 @@ std::string last_line(const std::filesystem::path& path) {
 pid_t start_cuts(const std::filesystem::path& dir, std::uint64_t seed, int cuts) {
   const pid_t child = fork();
   if (child != 0) return child;
-  // Every cut is an error to the log, rightly; what ended the process stands last.
-  (void)!std::freopen((dir / "log").c_str(), "w", stderr);
+  // Every cut is an error to the log, rightly. Below stdio: what an abort says must not be buffered.
+  const int log = ::open((dir / "log").c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
+  ::dup2(log, STDERR_FILENO);
   PowerCuts power(dir, seed);
   for (int i = 0; i < cuts; ++i) {
     const std::string wrong = power.cycle();
@@ -329,9 +342,10 @@ TEST(PowerCutTest, NothingAcknowledgedIsLostWhereverThePowerGoes) {
     int status = 0;
     const pid_t ended = waitpid(-1, &status, 0);
     ASSERT_GT(ended, 0);
-    const std::string last = last_line(running[ended].second->path() / "log");
-    const std::string done = last_line(running[ended].second->path() / "cuts");
-    cuts += done.empty() ? 0 : std::stoi(done);
+    const std::filesystem::path dir = running[ended].second->path();
+    const std::string last = last_words(dir / "log");
+    const std::vector<std::string> done = lines_of(dir / "cuts");
+    cuts += done.empty() ? 0 : std::stoi(done.back());
     // Debian's RocksDB has its assertions on, and one of them can fall over a disk that is gone.
     // The process of a real power cut is gone as well; this run ends one cut early.
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT &&
@@ -340,7 +354,8 @@ TEST(PowerCutTest, NothingAcknowledgedIsLostWhereverThePowerGoes) {
     } else {
       EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0)
           << "status " << status << " " << last
-          << "; repeat with SIGNAL_AGENT_SEED=" << running[ended].first;
+          << "; repeat with SIGNAL_AGENT_SEED=" << running[ended].first << "; left behind in "
+          << running[ended].second->keep();
     }
     running.erase(ended);
   }

@@ -43,9 +43,10 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
 
   // --- what fails -------------------------------------------------------------------------------
 
+  /// Before every change, with the lock held until it is made: no thread of a dead boot is caught
+  /// between the two and changes what the next one finds.
   enum class Act { kAppend, kSync, kOther };
   IOStatus act(Act what) {
-    std::lock_guard<std::mutex> lock(mutex_);
     if (operations_ >= cut_at_) powered_ = false;
     if (!powered_) return IOStatus::IOError("power is off");
     ++operations_;
@@ -66,8 +67,8 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
 
     using FSWritableFileWrapper::Append;
     IOStatus Append(const Slice& data, const IOOptions& options, IODebugContext* debug) override {
-      if (IOStatus status = disk_.act(Act::kAppend); !status.ok()) return status;
       std::lock_guard<std::mutex> lock(disk_.mutex_);
+      if (IOStatus status = disk_.act(Act::kAppend); !status.ok()) return status;
       content_->written += data.size();
       return FSWritableFileWrapper::Append(data, options, debug);
     }
@@ -87,8 +88,8 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
 
    private:
     IOStatus sync() {
-      if (IOStatus status = disk_.act(Act::kSync); !status.ok()) return status;
       std::lock_guard<std::mutex> lock(disk_.mutex_);
+      if (IOStatus status = disk_.act(Act::kSync); !status.ok()) return status;
       content_->synced = content_->written;
       return IOStatus::OK();
     }
@@ -99,9 +100,9 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
   IOStatus NewWritableFile(const std::string& name, const FileOptions& options,
                            std::unique_ptr<FSWritableFile>* result,
                            IODebugContext* debug) override {
+    std::lock_guard<std::mutex> lock(mutex_);
     if (IOStatus status = act(Act::kOther); !status.ok()) return status;
     std::unique_ptr<FSWritableFile> file;
-    std::lock_guard<std::mutex> lock(mutex_);
     std::string old;
     if (std::filesystem::exists(name)) old = to_trash(name);
     if (IOStatus status = FileSystemWrapper::NewWritableFile(name, options, &file, debug);
@@ -116,12 +117,12 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
   IOStatus ReopenWritableFile(const std::string& name, const FileOptions& options,
                               std::unique_ptr<FSWritableFile>* result,
                               IODebugContext* debug) override {
+    std::lock_guard<std::mutex> lock(mutex_);
     if (IOStatus status = act(Act::kOther); !status.ok()) return status;
     std::unique_ptr<FSWritableFile> file;
     if (IOStatus status = FileSystemWrapper::ReopenWritableFile(name, options, &file, debug);
         !status.ok())
       return status;
-    std::lock_guard<std::mutex> lock(mutex_);
     auto& content = contents_[name];
     if (!content) {
       const std::uint64_t size = std::filesystem::file_size(name);
@@ -136,8 +137,8 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
   }
   IOStatus RenameFile(const std::string& from, const std::string& to, const IOOptions& options,
                       IODebugContext* debug) override {
-    if (IOStatus status = act(Act::kOther); !status.ok()) return status;
     std::lock_guard<std::mutex> lock(mutex_);
+    if (IOStatus status = act(Act::kOther); !status.ok()) return status;
     std::string old;
     if (std::filesystem::exists(to)) old = to_trash(to);
     if (IOStatus status = FileSystemWrapper::RenameFile(from, to, options, debug); !status.ok())
@@ -148,8 +149,8 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
     return IOStatus::OK();
   }
   IOStatus DeleteFile(const std::string& name, const IOOptions&, IODebugContext*) override {
-    if (IOStatus status = act(Act::kOther); !status.ok()) return status;
     std::lock_guard<std::mutex> lock(mutex_);
+    if (IOStatus status = act(Act::kOther); !status.ok()) return status;
     if (!std::filesystem::exists(name)) return IOStatus::PathNotFound(name);
     undo_.push_back({Undo::kDelete, name, "", to_trash(name), contents_[name]});
     contents_.erase(name);
@@ -167,8 +168,8 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
    public:
     explicit Directory(FileSystem& disk) : disk_(disk) {}
     IOStatus Fsync(const IOOptions&, IODebugContext*) override {
-      if (IOStatus status = disk_.act(Act::kSync); !status.ok()) return status;
       std::lock_guard<std::mutex> lock(disk_.mutex_);
+      if (IOStatus status = disk_.act(Act::kSync); !status.ok()) return status;
       disk_.undo_.clear();
       return IOStatus::OK();
     }
@@ -266,7 +267,7 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
     contents_[place] = undo.old_content;
   }
 
-  /// Of the bytes behind the last sync: none, some, all, or any 4 KiB pages of them.
+  /// Of the bytes behind the last sync: none, some, all, or any pages or sectors of them.
   void forget_tail(const std::string& name, const Content& content) {
     const std::uint64_t tail = content.written - content.synced;
     switch (chance(4)) {
@@ -280,12 +281,13 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
         break;
       default: {
         const int file = ::open(name.c_str(), O_WRONLY);
-        const std::string zeros(4096, '\0');
+        const std::uint64_t unit = chance(2) == 0 ? 512 : 4096;
+        const std::string zeros(unit, '\0');
         for (std::uint64_t at = content.synced; at < content.written;) {
-          const std::uint64_t page_end = std::min(content.written, at - at % 4096 + 4096);
+          const std::uint64_t unit_end = std::min(content.written, at - at % unit + unit);
           if (chance(2) == 0)
-            (void)!::pwrite(file, zeros.data(), page_end - at, static_cast<off_t>(at));
-          at = page_end;
+            (void)!::pwrite(file, zeros.data(), unit_end - at, static_cast<off_t>(at));
+          at = unit_end;
         }
         ::close(file);
       }

@@ -25,13 +25,20 @@ class TempDir {
     path_ = mkdtemp(pattern.data());
   }
   ~TempDir() {
+    if (kept_) return;
     std::error_code ignored;  // ignored because a left-over folder fails no test
     std::filesystem::remove_all(path_, ignored);
   }
   const std::filesystem::path& path() const { return path_; }
+  /// Leaves the folder behind, for whoever looks into a failure; its path.
+  const std::filesystem::path& keep() {
+    kept_ = true;
+    return path_;
+  }
 
  private:
   std::filesystem::path path_;
+  bool kept_ = false;
 };
 
 inline NewEvent plain_event(std::string_view value, std::string_view message_id = {}) {
