@@ -18,6 +18,7 @@
 #include "config/base/mutex.h"
 #include "config/settings.h"
 #include "spool/codec.h"
+#include "spool/file_rules.h"
 
 namespace signal_agent::spool {
 namespace {
@@ -95,11 +96,11 @@ class ErrorTrap final : public rocksdb::EventListener {
   const std::function<void(const std::string&)> report_;
 };
 
-rocksdb::DBOptions db_options(const Store::Options& options) {
+rocksdb::DBOptions db_options(const Store::Options& options, rocksdb::Env* env) {
   rocksdb::DBOptions db;
   db.create_if_missing = false;
   db.create_missing_column_families = true;
-  if (options.env != nullptr) db.env = options.env;
+  db.env = env;
   db.info_log = std::make_shared<LogBridge>();
   db.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
   db.listeners = {std::make_shared<ErrorTrap>(options.on_background_error)};
@@ -226,7 +227,9 @@ Error error_of(const rocksdb::Status& status, std::string_view context) {
 Result<std::unique_ptr<Store>> Store::open(Options options) {
   auto store = std::unique_ptr<Store>(new Store);
   const std::string dir = options.dir.string();
-  rocksdb::DBOptions db = db_options(options);
+  rocksdb::Env& base = options.env != nullptr ? *options.env : *rocksdb::Env::Default();
+  store->env_ = rocksdb::NewCompositeEnv(with_file_rules(base.GetFileSystem()));
+  rocksdb::DBOptions db = db_options(options, store->env_.get());
   const auto column_families = families(store->floors_, options.write_buffer_bytes);
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   const auto attempt = [&] {
@@ -270,7 +273,7 @@ Result<std::unique_ptr<Store>> Store::open(Options options) {
     // To look at it is better than to refuse: leave out what cannot be had.
     log::warn("the spool is damaged: showing what can be read", {{"rocksdb", status.ToString()}});
     options.tolerate_damage = true;
-    db = db_options(options);
+    db = db_options(options, store->env_.get());
     status = attempt();
   }
   if (!status.ok()) {
@@ -292,6 +295,8 @@ Result<std::unique_ptr<Store>> Store::open(Options options) {
   return store;
 }
 
+Store::Store() = default;
+
 Store::~Store() {
   if (db_ == nullptr) return;
   if (abandoned_) {
@@ -300,6 +305,7 @@ Store::~Store() {
     static auto* const left = new std::vector<void*>;
     Lock lock(mutex);
     left->push_back(db_);
+    left->push_back(env_.release());
     left->insert(left->end(), std::begin(families_), std::end(families_));
     return;
   }

@@ -70,9 +70,10 @@ class Store {
   Result<void> flush();
 
  private:
-  Store() = default;
+  Store();
 
   std::shared_ptr<Floors> floors_ = std::make_shared<Floors>();
+  std::unique_ptr<rocksdb::Env> env_;  // outlives the database
   rocksdb::DB* db_ = nullptr;
   rocksdb::ColumnFamilyHandle* families_[5] = {};
   bool created_ = false;

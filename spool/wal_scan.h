@@ -32,9 +32,9 @@ WalScan scan_wal(std::string_view contents);
 /// All *.log of the folder in number order.
 WalVerdict classify_wals(const std::filesystem::path& folder);
 
-/// The list of files is a log of the same format, and RocksDB refuses it when its last record is
-/// torn. A record that was not synced never took effect, so with nothing whole behind it it is cut
-/// off (a copy is kept). True when something was cut.
+/// The list of files is a log of the same format and order (file_rules.h), and RocksDB refuses it
+/// when its last record is torn. A record that was not synced never took effect, so with nothing
+/// whole behind it it is cut off (a copy is kept). True when something was cut.
 bool mend_manifest(const std::filesystem::path& folder, const std::filesystem::path& kept);
 
 }  // namespace signal_agent::spool
