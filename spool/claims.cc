@@ -21,13 +21,24 @@ void Claims::add(CursorId cursor, Seq letter) {
 void Claims::remove(CursorId cursor, Seq letter) {
   Lock lock(mutex_);
   wait();
-  claims_[cursor].letters.erase(letter);
+  const auto found = claims_.find(cursor);
+  if (found == claims_.end()) return;
+  found->second.letters.erase(letter);
+  if (found->second.empty()) claims_.erase(found);
 }
 
 void Claims::remove_letters(CursorId cursor) {
   Lock lock(mutex_);
   wait();
-  claims_[cursor].letters.clear();
+  const auto found = claims_.find(cursor);
+  if (found == claims_.end()) return;
+  found->second.letters.clear();
+  if (found->second.empty()) claims_.erase(found);
+}
+
+bool Claims::keeps(CursorId cursor) {
+  Lock lock(mutex_);
+  return claims_.contains(cursor);
 }
 
 const Claims::Held& Claims::hold(CursorId cursor) {

@@ -18,6 +18,7 @@ class Claims {
   struct Held {
     Seq sent;               // its events up to here
     std::set<Seq> letters;  // its dead letters
+    bool empty() const { return sent == Seq{} && letters.empty(); }
   };
 
   // --- any thread; waits while a commit holds the claims
@@ -30,7 +31,11 @@ class Claims {
   /// Nothing changes until let_go().
   const Held& hold(CursorId cursor);
   void let_go();
+  /// Its letters may end later: the forwarder can outlive the cursor.
   void forget(CursorId cursor);
+
+  // --- any thread
+  bool keeps(CursorId cursor);
 
  private:
   void wait() REQUIRES(mutex_);

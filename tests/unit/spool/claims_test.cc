@@ -42,5 +42,21 @@ TEST(ClaimsTest, EndingTheLettersLeavesTheEvents) {
   EXPECT_EQ(claims.hold(1).sent, Seq{9});
 }
 
+TEST(ClaimsTest, NothingIsKeptOfARemovedCursorWhoseForwarderEndsLater) {
+  Claims claims;
+  claims.set_sent(1, {9});
+  claims.add(1, {5});
+  claims.add(1, {6});
+  EXPECT_TRUE(claims.keeps(1));
+  claims.forget(1);
+  claims.remove(1, {5});
+  EXPECT_FALSE(claims.keeps(1));
+  claims.remove_letters(1);
+  EXPECT_FALSE(claims.keeps(1));
+  claims.add(1, {7});  // looks for a letter of a cursor that is gone, in vain
+  claims.remove(1, {7});
+  EXPECT_FALSE(claims.keeps(1));
+}
+
 }  // namespace
 }  // namespace signal_agent::spool
