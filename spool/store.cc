@@ -243,6 +243,13 @@ Result<std::unique_ptr<Store>> Store::open(Options options) {
     db.create_if_missing = true;
     store->created_ = true;
   }
+  if (!options.read_only) {
+    auto mended = mend_newest_wal(options.dir, options.salvage_dir);
+    if (!mended) return std::move(mended).error();
+    if (!mended->empty())
+      log::warn("the write-ahead log ended in a torn record that was never acknowledged: cut off",
+                {{"file", *mended}, {"kept", options.salvage_dir.string()}});
+  }
   rocksdb::Status status = attempt();
   if (status.IsCorruption() && !options.read_only &&
       mend_manifest(options.dir, options.salvage_dir)) {
@@ -256,9 +263,7 @@ Result<std::unique_ptr<Store>> Store::open(Options options) {
       const bool rot = store->wal_.kind == WalVerdict::Kind::kRot;
       if (!options.read_only) {
         keep_logs(options.dir, options.salvage_dir);
-        log::write(rot ? log::Level::kError : log::Level::kWarn,
-                   rot ? "the write-ahead log is damaged where events had been acknowledged"
-                       : "the write-ahead log ends in a torn record that was never acknowledged",
+        log::error("the write-ahead log is damaged where events had been acknowledged",
                    {{"file", store->wal_.file},
                     {"offset", store->wal_.offset},
                     {"kept", options.salvage_dir.string()},

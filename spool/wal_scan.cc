@@ -1,11 +1,18 @@
 #include "spool/wal_scan.h"
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <iterator>
+#include <system_error>
 #include <vector>
 
+#include "config/base/log.h"
 #include "spool/hash.h"
 
 namespace signal_agent::spool {
@@ -22,17 +29,6 @@ struct Found {
   bool ends = false;
   std::size_t size = 0;
 };
-
-/// A record that would be whole if the file went on.
-bool is_cut_off(std::string_view contents, std::size_t at) {
-  const std::size_t left = contents.size() - at;
-  if (left < kHeader) return true;
-  std::uint16_t length;
-  std::memcpy(&length, contents.data() + at + 4, sizeof length);
-  const auto type = static_cast<unsigned char>(contents[at + 6]);
-  return type >= 1 && type <= 4 && left < kHeader + length &&
-         at % kBlock + kHeader + length <= kBlock;
-}
 
 /// The record at `at`, whose block ends at `block_end` (or where the file does).
 Found record_at(std::string_view contents, std::size_t at, std::size_t block_end) {
@@ -56,27 +52,82 @@ bool all_zero(std::string_view bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](char c) { return c == 0; });
 }
 
+/// A file's bytes while it lives. Mapped: a log of its full size would be 18 MB of heap.
+class Mapped {
+ public:
+  explicit Mapped(const std::filesystem::path& path) {
+    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    struct stat about = {};
+    if (file >= 0 && ::fstat(file, &about) == 0 && about.st_size > 0) {
+      const auto size = static_cast<std::size_t>(about.st_size);
+      void* const at = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file, 0);
+      if (at != MAP_FAILED) bytes_ = {static_cast<const char*>(at), size};
+    }
+    if (file >= 0) ::close(file);
+  }
+  ~Mapped() {
+    if (!bytes_.empty()) ::munmap(const_cast<char*>(bytes_.data()), bytes_.size());
+  }
+  Mapped(const Mapped&) = delete;
+  Mapped& operator=(const Mapped&) = delete;
+  std::string_view bytes() const { return bytes_; }
+
+ private:
+  std::string_view bytes_;
+};
+
+/// In number order: the names have leading zeros.
+std::vector<std::filesystem::path> logs_in(const std::filesystem::path& folder) {
+  std::vector<std::filesystem::path> logs;
+  std::error_code ignored;  // ignored because an unreadable folder has no logs to judge
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored))
+    if (entry.path().extension() == ".log") logs.push_back(entry.path());
+  std::sort(logs.begin(), logs.end());
+  return logs;
+}
+
+/// Leaves the first `size` bytes. What was behind them goes to a file in `kept`, but for zeros.
+Result<void> cut_off(const std::filesystem::path& path, std::string_view contents, std::size_t size,
+                     const std::filesystem::path& kept) {
+  const std::size_t used = contents.find_last_not_of('\0') + 1;
+  if (used > size) {
+    std::error_code failed;
+    std::filesystem::create_directories(kept, failed);
+    std::ofstream copy(kept / (path.filename().string() + ".tail"), std::ios::binary);
+    if (!copy.write(contents.data() + size, static_cast<std::streamsize>(used - size)).flush())
+      log::warn("what a torn record left could not be kept", {{"file", path.string()}});
+  }
+  // Durable before anything is written behind it: a second cut must not bring it back.
+  const int file = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+  const bool done =
+      file >= 0 && ::ftruncate(file, static_cast<off_t>(size)) == 0 && ::fsync(file) == 0;
+  const int error = errno;
+  if (file >= 0) ::close(file);
+  if (!done)
+    return Error{Code::kIo, "cutting a torn record off " + path.string() + ": " +
+                                std::generic_category().message(error)};
+  return {};
+}
+
 }  // namespace
 
 WalScan scan_wal(std::string_view contents) {
   WalScan scan;
-  bool open = false;  // a record has begun and not ended
-  for (std::size_t at = 0; at < contents.size();) {
+  const std::size_t used = contents.find_last_not_of('\0') + 1;  // zeros are space laid out ahead
+  bool open = false;                                             // a record has begun and not ended
+  for (std::size_t at = 0; at < used;) {
     const std::size_t block_end = std::min(contents.size(), at - at % kBlock + kBlock);
     const Found found = record_at(contents, at, block_end);
     if (found.valid) {
       scan.any_record = true;
-      if (!scan.damaged &&
-          open == found.starts) {  // the rest of one, or the head of the next, is gone
-        scan.damaged = true;
-        scan.damaged_at = at;
-      }
-      open = !found.ends;
+      if (open == found.starts) scan.damaged = true;  // the rest of one, or a head, is gone
       if (scan.damaged && found.starts) {
         scan.starts_after_damage = true;
         return scan;
       }
+      open = !found.ends;
       at += found.size;
+      if (!scan.damaged && !open) scan.whole_bytes = at;
       continue;
     }
     const bool filler = block_end - at < kHeader && block_end % kBlock == 0;
@@ -84,40 +135,24 @@ WalScan scan_wal(std::string_view contents) {
       at = block_end;
       continue;
     }
-    if (!scan.damaged) {
-      scan.damaged = true;
-      scan.damaged_at = at;
-      scan.cut_off = is_cut_off(contents, at);
-    }
+    scan.damaged = true;
     ++at;  // lengths cannot be trusted any more: a record may start at any byte
   }
-  // Zeros up to the end are space laid out ahead, not damage; but not in the middle of a record.
-  if (scan.damaged && !open && all_zero(contents.substr(scan.damaged_at))) scan.damaged = false;
+  scan.damaged |= open;
   return scan;
 }
 
 WalVerdict classify_wals(const std::filesystem::path& folder) {
-  std::vector<std::filesystem::path> logs;
-  std::error_code ignored;  // ignored because an unreadable folder has no logs to judge
-  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored))
-    if (entry.path().extension() == ".log") logs.push_back(entry.path());
-  std::sort(logs.begin(), logs.end());
-
   WalVerdict verdict;
-  for (const auto& log : logs) {
-    const bool newest = &log == &logs.back();
-    std::ifstream file(log, std::ios::binary);
-    const std::string contents{std::istreambuf_iterator<char>(file), {}};
-    const WalScan scan = scan_wal(contents);
+  for (const std::filesystem::path& log : logs_in(folder)) {
+    const WalScan scan = scan_wal(Mapped(log).bytes());
     if (verdict.kind == WalVerdict::Kind::kTornTail && scan.any_record) {
       verdict.kind = WalVerdict::Kind::kRot;  // a whole log was written behind the damage
       return verdict;
     }
-    // An older log that is cut off is the torn tail of an earlier stop, tolerated then.
-    if (!scan.damaged || (scan.cut_off && !scan.starts_after_damage && !newest)) continue;
-    if (verdict.kind == WalVerdict::Kind::kWhole) {
-      verdict = {WalVerdict::Kind::kTornTail, log.filename().string(), scan.damaged_at};
-    }
+    if (!scan.damaged) continue;
+    if (verdict.kind == WalVerdict::Kind::kWhole)
+      verdict = {WalVerdict::Kind::kTornTail, log.filename().string(), scan.whole_bytes};
     if (scan.starts_after_damage) {
       verdict.kind = WalVerdict::Kind::kRot;
       return verdict;
@@ -126,21 +161,30 @@ WalVerdict classify_wals(const std::filesystem::path& folder) {
   return verdict;
 }
 
+Result<std::string> mend_newest_wal(const std::filesystem::path& folder,
+                                    const std::filesystem::path& kept) {
+  const std::vector<std::filesystem::path> logs = logs_in(folder);
+  for (auto log = logs.rbegin(); log != logs.rend(); ++log) {
+    const Mapped file(*log);
+    const WalScan scan = scan_wal(file.bytes());
+    if (scan.starts_after_damage) return std::string();
+    if (file.bytes().size() > scan.whole_bytes)
+      if (auto cut = cut_off(*log, file.bytes(), scan.whole_bytes, kept); !cut)
+        return std::move(cut).error();
+    if (scan.damaged) return log->filename().string();
+    if (scan.any_record) return std::string();
+  }
+  return std::string();
+}
+
 bool mend_manifest(const std::filesystem::path& folder, const std::filesystem::path& kept) {
   std::string name;
   std::ifstream(folder / "CURRENT") >> name;
-  const std::filesystem::path manifest = folder / name;
-  std::ifstream file(manifest, std::ios::binary);
-  if (name.empty() || !file) return false;
-  const std::string contents{std::istreambuf_iterator<char>(file), {}};
-  const WalScan scan = scan_wal(contents);
+  if (name.empty()) return false;
+  const Mapped file(folder / name);
+  const WalScan scan = scan_wal(file.bytes());
   if (!scan.damaged || scan.starts_after_damage || !scan.any_record) return false;
-  std::error_code failed;
-  std::filesystem::create_directories(kept, failed);
-  std::filesystem::copy_file(manifest, kept / name, failed);
-  if (failed) return false;
-  std::filesystem::resize_file(manifest, scan.damaged_at, failed);
-  return !failed;
+  return cut_off(folder / name, file.bytes(), scan.whole_bytes, kept).has_value();
 }
 
 }  // namespace signal_agent::spool

@@ -298,7 +298,8 @@ std::string last_words(const std::filesystem::path& log) {
 pid_t start_cuts(const std::filesystem::path& dir, std::uint64_t seed, int cuts) {
   const pid_t child = fork();
   if (child != 0) return child;
-  // Every cut is an error to the log, rightly. Below stdio: what an abort says must not be buffered.
+  // Every cut is an error to the log, rightly. Below stdio: what an abort says must not be
+  // buffered.
   const int log = ::open((dir / "log").c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
   ::dup2(log, STDERR_FILENO);
   PowerCuts power(dir, seed);

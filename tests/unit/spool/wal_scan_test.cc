@@ -4,8 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <fstream>
+#include <iterator>
 
 #include "spool/hash.h"
+#include "tests/support/spool_fixture.h"
 
 namespace signal_agent::spool {
 namespace {
@@ -38,7 +41,8 @@ TEST(WalScanTest, ZerosBehindTheEndAreNoDamage) {
 TEST(WalScanTest, AFileThatEndsInsideARecordIsTorn) {
   for (std::size_t cut = 1; cut < 12; ++cut) {
     const WalScan scan = scan_wal(kThree.substr(0, kThree.size() - cut));
-    EXPECT_TRUE(scan.damaged && scan.cut_off && !scan.starts_after_damage) << cut;
+    EXPECT_TRUE(scan.damaged && !scan.starts_after_damage) << cut;
+    EXPECT_EQ(scan.whole_bytes, kThree.size() - record(kFull, "three").size()) << cut;
   }
 }
 
@@ -58,6 +62,14 @@ TEST(WalScanTest, ARecordThatBeginsAndGoesOnInZerosIsTorn) {
   const WalScan scan = scan_wal(kThree + record(kFirst, "begun") + std::string(5000, '\0'));
   EXPECT_TRUE(scan.damaged);
   EXPECT_FALSE(scan.starts_after_damage);
+  EXPECT_EQ(scan.whole_bytes, kThree.size());
+}
+
+TEST(WalScanTest, AWholeRecordMayEndInZeros) {
+  const std::string zeros = record(kFull, std::string(50, '\0'));
+  const WalScan scan = scan_wal(kThree + zeros + std::string(1000, '\0'));
+  EXPECT_FALSE(scan.damaged);
+  EXPECT_EQ(scan.whole_bytes, kThree.size() + zeros.size());
 }
 
 TEST(WalScanTest, AWholeRecordBehindOneThatNeverEndedIsRot) {
@@ -67,6 +79,59 @@ TEST(WalScanTest, AWholeRecordBehindOneThatNeverEndedIsRot) {
 TEST(WalScanTest, ARecordInSeveralPartsIsWhole) {
   EXPECT_FALSE(
       scan_wal(record(kFirst, "a") + record(kMiddle, "b") + record(kLast, "c") + kThree).damaged);
+}
+
+class MendTest : public ::testing::Test {
+ protected:
+  void write(const std::string& name, const std::string& bytes) {
+    std::ofstream(dir_.path() / name, std::ios::binary) << bytes;
+  }
+  std::string read(const std::string& name) {
+    std::ifstream file(dir_.path() / name, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+  std::string mend() {
+    auto mended = mend_newest_wal(dir_.path(), dir_.path() / "kept");
+    EXPECT_TRUE(mended.has_value());
+    return mended ? *mended : "failed";
+  }
+  bool anything_kept() { return std::filesystem::exists(dir_.path() / "kept"); }
+
+  const std::string half_ = record(kFull, "half a record").substr(0, 12);
+  const std::string ahead_ = std::string(5000, '\0');
+  TempDir dir_;
+};
+
+TEST_F(MendTest, ATornRecordIsCutOffTheNewestLogAndKept) {
+  write("000004.log", kThree);
+  write("000009.log", kThree + half_ + ahead_);
+  EXPECT_EQ(mend(), "000009.log");
+  EXPECT_EQ(read("000009.log"), kThree);
+  EXPECT_EQ(read("000004.log"), kThree);
+  EXPECT_EQ(read("kept/000009.log.tail"), half_);
+  EXPECT_EQ(mend(), "") << "once";
+}
+
+TEST_F(MendTest, SpaceLaidOutAheadIsGivenBackWithoutAWord) {
+  write("000004.log", kThree + ahead_);
+  EXPECT_EQ(mend(), "");
+  EXPECT_EQ(read("000004.log"), kThree);
+  EXPECT_FALSE(anything_kept());
+}
+
+TEST_F(MendTest, BehindALogThatHoldsNothingTheOneBeforeIsTheNewest) {
+  write("000004.log", kThree + half_);
+  write("000009.log", ahead_);
+  EXPECT_EQ(mend(), "000004.log");
+  EXPECT_EQ(read("000004.log"), kThree);
+}
+
+TEST_F(MendTest, RotIsLeftAlone) {
+  std::string rotten = kThree + ahead_;
+  rotten[2] = static_cast<char>(rotten[2] ^ 1);
+  write("000004.log", rotten);
+  EXPECT_EQ(mend(), "");
+  EXPECT_EQ(read("000004.log"), rotten);
 }
 
 }  // namespace
