@@ -55,6 +55,13 @@ class FileRules final : public rocksdb::FileSystemWrapper {
   using FileSystemWrapper::FileSystemWrapper;
   const char* Name() const override { return "signal_agent.file_rules"; }
 
+  FileOptions OptimizeForLogWrite(const FileOptions& options,
+                                  const rocksdb::DBOptions& db) const override {
+    FileOptions log = FileSystemWrapper::OptimizeForLogWrite(options, db);
+    log.fallocate_with_keep_size = false;
+    return log;
+  }
+
   IOStatus NewWritableFile(const std::string& name, const FileOptions& options,
                            std::unique_ptr<FSWritableFile>* result,
                            IODebugContext* debug) override {

@@ -39,6 +39,7 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
   struct Content {
     std::uint64_t written = 0;
     std::uint64_t synced = 0;
+    std::uint64_t length_synced = 0;  // more than was written when space was laid out ahead
   };
 
   // --- what fails -------------------------------------------------------------------------------
@@ -62,8 +63,12 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
 
   class File final : public rocksdb::FSWritableFileOwnerWrapper {
    public:
-    File(FileSystem& disk, std::shared_ptr<Content> content, std::unique_ptr<FSWritableFile>&& file)
-        : FSWritableFileOwnerWrapper(std::move(file)), disk_(disk), content_(std::move(content)) {}
+    File(FileSystem& disk, std::string name, std::shared_ptr<Content> content,
+         std::unique_ptr<FSWritableFile>&& file)
+        : FSWritableFileOwnerWrapper(std::move(file)),
+          disk_(disk),
+          name_(std::move(name)),
+          content_(std::move(content)) {}
 
     using FSWritableFileWrapper::Append;
     IOStatus Append(const Slice& data, const IOOptions& options, IODebugContext* debug) override {
@@ -84,16 +89,30 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
     IOStatus Allocate(std::uint64_t, std::uint64_t, const IOOptions&, IODebugContext*) override {
       return IOStatus::OK();
     }
-    void PrepareWrite(std::size_t, std::size_t, const IOOptions&, IODebugContext*) override {}
+    /// Lays out space ahead as the file's options say; not told apart from the append behind it.
+    void PrepareWrite(std::size_t offset, std::size_t size, const IOOptions& options,
+                      IODebugContext* debug) override {
+      std::lock_guard<std::mutex> lock(disk_.mutex_);
+      if (disk_.powered_) FSWritableFileOwnerWrapper::PrepareWrite(offset, size, options, debug);
+    }
+    IOStatus Close(const IOOptions& options, IODebugContext* debug) override {
+      std::lock_guard<std::mutex> lock(disk_.mutex_);
+      if (!disk_.powered_) return IOStatus::IOError("power is off");
+      return FSWritableFileOwnerWrapper::Close(options, debug);  // gives that space back
+    }
 
    private:
     IOStatus sync() {
       std::lock_guard<std::mutex> lock(disk_.mutex_);
       if (IOStatus status = disk_.act(Act::kSync); !status.ok()) return status;
       content_->synced = content_->written;
+      std::error_code gone;  // a file without a name any more has no length to keep
+      const std::uint64_t length = std::filesystem::file_size(name_, gone);
+      content_->length_synced = gone ? 0 : length;
       return IOStatus::OK();
     }
     FileSystem& disk_;
+    const std::string name_;
     const std::shared_ptr<Content> content_;
   };
 
@@ -111,7 +130,7 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
     auto content = std::make_shared<Content>();
     undo_.push_back({Undo::kCreate, name, "", old, contents_[name]});
     contents_[name] = content;
-    *result = std::make_unique<File>(*this, content, std::move(file));
+    *result = std::make_unique<File>(*this, name, content, std::move(file));
     return IOStatus::OK();
   }
   IOStatus ReopenWritableFile(const std::string& name, const FileOptions& options,
@@ -126,9 +145,9 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
     auto& content = contents_[name];
     if (!content) {
       const std::uint64_t size = std::filesystem::file_size(name);
-      content = std::make_shared<Content>(Content{size, size});
+      content = std::make_shared<Content>(Content{size, size, size});
     }
-    *result = std::make_unique<File>(*this, content, std::move(file));
+    *result = std::make_unique<File>(*this, name, content, std::move(file));
     return IOStatus::OK();
   }
   IOStatus ReuseWritableFile(const std::string&, const std::string&, const FileOptions&,
@@ -267,15 +286,20 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
     contents_[place] = undo.old_content;
   }
 
+  static void keep_bytes(const std::string& name, const Content& content, std::uint64_t size) {
+    std::filesystem::resize_file(name, size);
+    if (content.length_synced > size) std::filesystem::resize_file(name, content.length_synced);
+  }
+
   /// Of the bytes behind the last sync: none, some, all, or any pages or sectors of them.
   void forget_tail(const std::string& name, const Content& content) {
     const std::uint64_t tail = content.written - content.synced;
     switch (chance(4)) {
       case 0:
-        std::filesystem::resize_file(name, content.synced);
+        keep_bytes(name, content, content.synced);
         break;
       case 1:
-        std::filesystem::resize_file(name, content.synced + chance(tail + 1));
+        keep_bytes(name, content, content.synced + chance(tail + 1));
         break;
       case 2:
         break;

@@ -1,5 +1,5 @@
 // At most one record of a MANIFEST is unsynced, so a power cut never leaves a hole with a whole
-// record behind it.
+// record behind it; a log has its length before it is needed.
 #include "spool/file_rules.h"
 
 #include <gtest/gtest.h>
@@ -58,6 +58,22 @@ TEST(FileRulesTest, AFailedSyncBetweenTwoRecordsIsAnError) {
   EXPECT_TRUE(file->Append(kFirst, {}, nullptr).ok());
   EXPECT_FALSE(file->Append(kSecond, {}, nullptr).ok());
   EXPECT_FALSE(file->Append(kSecond, {}, nullptr).ok());
+}
+
+TEST(FileRulesTest, ALogHasItsFullLengthFromTheFirstCommitOn) {
+  TempDir dir;
+  FaultyDisk disk(dir.path(), 1);
+  Spool::Options options;
+  options.dir = dir.path() / "spool";
+  options.env = disk.env();
+  options.run_committer = false;
+  options.limits.min_free_bytes = 0;
+  auto spool = Spool::open(options);
+  ASSERT_TRUE(spool.has_value()) << spool.error().message;
+  std::uint64_t longest = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(options.dir / "db"))
+    if (entry.path().extension() == ".log") longest = std::max(longest, entry.file_size());
+  EXPECT_GT(longest, options.write_buffer_bytes);
 }
 
 }  // namespace
