@@ -56,11 +56,6 @@ void Committer::end(bool write) {
   for (auto& op : late.ops) op->finish(error);
 }
 
-// A sleeping thread waits for a ride's hour on the real clock; without a thread the owner's counts.
-std::chrono::steady_clock::time_point Committer::now() const {
-  return threaded_ ? std::chrono::steady_clock::now() : clock_.steady();
-}
-
 void Committer::wake() {
   urgent_ = true;
   if (!sleeping_) return;
@@ -110,7 +105,7 @@ void Committer::submit(std::unique_ptr<Op> op) {
     Lock lock(mutex_);
     if (!stopped_) {
       const bool rides = op->urgency == Urgency::kRide;
-      if (queue_.ops.empty()) oldest_ride_ = now();
+      if (queue_.ops.empty()) oldest_ride_ = clock_.steady();
       queue_.ops.push_back(std::move(op));
       if (!rides) wake();
       return;
@@ -128,11 +123,12 @@ void Committer::loop() {
   for (;;) {
     {
       Lock lock(mutex_);
-      while (aborting_ || !due(now())) {
+      while (aborting_ || !due(clock_.steady())) {
         if (stopping_) return;
         sleeping_ = true;
         // Never without an end: so a ride need not wake anybody for its hour to be noticed.
-        changed_.wait_until(mutex_, (queue_.ops.empty() ? now() : oldest_ride_) + kMaxRide);
+        clock_.wait_until(changed_, mutex_,
+                          (queue_.ops.empty() ? clock_.steady() : oldest_ride_) + kMaxRide);
         sleeping_ = false;
       }
       gather();
@@ -140,9 +136,9 @@ void Committer::loop() {
       std::swap(queue_, taken_);
       urgent_ = false;
     }
-    const auto began = now();
+    const auto began = clock_.steady();
     const std::size_t answered = write_taken();
-    const auto ended = now();
+    const auto ended = clock_.steady();
     Lock lock(mutex_);
     gather_.wrote(answered, queue_.appends.size(), ended - began, ended);
   }
@@ -151,9 +147,9 @@ void Committer::loop() {
 void Committer::gather() {
   gathering_ = true;
   while (!stopping_ && queue_.ops.empty() && queue_.refusals.empty() &&
-         gather_.more(queue_.appends.size(), now())) {
+         gather_.more(queue_.appends.size(), clock_.steady())) {
     sleeping_ = true;
-    changed_.wait_until(mutex_, gather_.until());
+    clock_.wait_until(changed_, mutex_, gather_.until());
     sleeping_ = false;
   }
   gathering_ = false;
@@ -162,7 +158,7 @@ void Committer::gather() {
 bool Committer::turn() {
   {
     Lock lock(mutex_);
-    if (!due(now())) return false;
+    if (!due(clock_.steady())) return false;
     std::swap(queue_, taken_);
     urgent_ = false;
   }

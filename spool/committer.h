@@ -100,7 +100,6 @@ class Committer {
   void end(bool write);
   void loop();
   void gather() REQUIRES(mutex_);
-  std::chrono::steady_clock::time_point now() const;
   bool due(std::chrono::steady_clock::time_point at) const REQUIRES(mutex_);
   void wake() REQUIRES(mutex_);
   std::size_t write_taken();  // how many appends it answered

@@ -54,6 +54,11 @@ Error Error::with_context(std::string_view context) && {
   return std::move(*this);
 }
 
+// For a clock that stands still this is a look now and then.
+void Clock::wait_until(CondVar& changed, Mutex& mutex, std::chrono::steady_clock::time_point hour) {
+  changed.wait_until(mutex, std::chrono::steady_clock::now() + (hour - steady()));
+}
+
 std::int64_t SystemClock::wall_ms() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(
              std::chrono::system_clock::now().time_since_epoch())

@@ -5,6 +5,8 @@
 #include <chrono>
 #include <cstdint>
 
+#include "config/base/mutex.h"
+
 namespace signal_agent {
 
 class Clock {
@@ -14,6 +16,9 @@ class Clock {
   virtual std::int64_t wall_ms() = 0;
   /// Never goes back; for intervals and deadlines.
   virtual std::chrono::steady_clock::time_point steady() = 0;
+  /// A condition variable's wait until that hour of steady(); may end before it.
+  virtual void wait_until(CondVar& changed, Mutex& mutex,
+                          std::chrono::steady_clock::time_point hour) REQUIRES(mutex);
 };
 
 class SystemClock final : public Clock {

@@ -6,8 +6,11 @@
 
 #include <atomic>
 #include <future>
+#include <optional>
+#include <semaphore>
 #include <string>
 #include <thread>
+#include <utility>
 
 namespace signal_agent::spool {
 namespace {
@@ -185,6 +188,157 @@ TEST(CommitterThreadTest, ManyThreadsAreAllAnsweredAndAloneRidesToo) {
   committer.stop();
   EXPECT_EQ(answered, 2000);
   EXPECT_EQ(written, 2000);
+  EXPECT_THAT(log, ::testing::ElementsAre("ride ok"));
+}
+
+/// Stands still until told; says until when the committer's thread sleeps, and wakes it then.
+class SteppedClock final : public Clock {
+ public:
+  using Time = std::chrono::steady_clock::time_point;
+
+  std::int64_t wall_ms() override { return 0; }
+  Time steady() override {
+    Lock lock(mutex_);
+    return now_;
+  }
+  void wait_until(CondVar& changed, Mutex& mutex, Time hour) override REQUIRES(mutex) {
+    bool over = false;
+    {
+      Lock lock(mutex_);
+      over = now_ >= hour;
+      if (!over) sleeper_ = {&changed, &mutex, hour};
+    }
+    if (over) {  // given back all the same, as in every wait
+      mutex.unlock();
+      std::this_thread::yield();
+      mutex.lock();
+      return;
+    }
+    changed.wait(mutex);
+    Lock lock(mutex_);
+    sleeper_.reset();
+  }
+  void pass(Time::duration by) {
+    std::optional<Sleeper> due;
+    {
+      Lock lock(mutex_);
+      now_ += by;
+      if (sleeper_ && now_ >= sleeper_->hour) due = sleeper_;
+    }
+    if (!due) return;
+    Lock lock(*due->mutex);  // it gave it back only by falling asleep
+    due->changed->notify_all();
+  }
+  bool asleep_until(Time hour) {
+    Lock lock(mutex_);
+    return sleeper_ && sleeper_->hour == hour;
+  }
+
+ private:
+  struct Sleeper {
+    CondVar* changed;
+    Mutex* mutex;
+    Time hour;
+  };
+  Mutex mutex_;
+  Time now_ GUARDED_BY(mutex_){};
+  std::optional<Sleeper> sleeper_ GUARDED_BY(mutex_);
+};
+
+/// The real thread and a clock that stands still: it sleeps and wakes when the test says so. A
+/// commit takes kCommit; the first one ends when the test lets it.
+struct CommitterClockTest : ::testing::Test {
+  using Time = SteppedClock::Time;
+  static constexpr microseconds kCommit{400};
+
+  CommitterClockTest()
+      : committer(
+            [this](Committer::Group& group) {
+              bool first = false;
+              {
+                Lock lock(mutex);
+                groups.emplace_back(group.appends.size(), group.ops.size());
+                first = groups.size() == 1;
+              }
+              if (first) let_first.acquire();
+              clock.pass(kCommit);
+              for (auto& op : group.ops) op->finish({});
+              group.ops.clear();
+              for (AppendRequest& request : group.appends) request.done(Appended{});
+            },
+            SpoolSettings{}, clock) {}
+  ~CommitterClockTest() override {
+    let_first.release();
+    committer.stop();
+  }
+
+  void append() {
+    committer.append({batch_of(1, 10), [](const Result<Appended>&) {}}, 0, nullptr);
+  }
+  using Written = std::pair<std::size_t, std::size_t>;  // appends, ops
+  std::vector<Written> written() {
+    Lock lock(mutex);
+    return groups;
+  }
+  /// False when it does not come to that: a bound for a broken committer, not a wait.
+  template <typename State>
+  static bool until(State state) {
+    const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (!state()) {
+      if (std::chrono::steady_clock::now() > give_up) return false;
+      std::this_thread::yield();
+    }
+    return true;
+  }
+  /// One client is answered; four came meanwhile. True when the thread waits for the first one.
+  bool four_wait_for_the_first() {
+    append();
+    committer.start();
+    if (!until([&] { return written().size() == 1; })) return false;
+    for (int i = 0; i < 4; ++i) append();
+    let_first.release();
+    until([&] { return clock.asleep_until(Time(2 * kCommit)) || written().size() > 1; });
+    return written().size() == 1;
+  }
+
+  SteppedClock clock;
+  std::counting_semaphore<> let_first{0};
+  Mutex mutex;
+  std::vector<Written> groups GUARDED_BY(mutex);
+  std::vector<std::string> log;
+  Committer committer;
+};
+
+TEST_F(CommitterClockTest, TheThreadPutsClientsThatComeBackIntoOneCommit) {
+  ASSERT_TRUE(four_wait_for_the_first());
+  append();
+  EXPECT_TRUE(until([&] { return written().size() == 2; }));
+  EXPECT_THAT(written(), ::testing::ElementsAre(Written{1, 0}, Written{5, 0}));
+}
+
+TEST_F(CommitterClockTest, TheThreadWaitsNoLongerThanACommitForWhoDoesNotComeBack) {
+  ASSERT_TRUE(four_wait_for_the_first());
+  clock.pass(kCommit - microseconds(1));
+  EXPECT_EQ(written().size(), 1u);
+  clock.pass(microseconds(1));
+  EXPECT_TRUE(until([&] { return written().size() == 2; }));
+  EXPECT_THAT(written(), ::testing::ElementsAre(Written{1, 0}, Written{4, 0}));
+}
+
+TEST_F(CommitterClockTest, TheThreadWritesARideAloneWithinItsBound) {
+  let_first.release();
+  committer.start();
+  ASSERT_TRUE(until([&] { return clock.asleep_until(Time(kMaxRide)); }));
+  clock.pass(milliseconds(300));
+  committer.submit(std::make_unique<NoOp>("ride", log, Urgency::kRide));
+  clock.pass(kMaxRide - milliseconds(300));
+  const Time bound(kMaxRide + milliseconds(300));
+  ASSERT_TRUE(until([&] { return clock.asleep_until(bound) || !written().empty(); }));
+  EXPECT_THAT(written(), ::testing::IsEmpty()) << "there may be company yet";
+  clock.pass(milliseconds(300));
+  EXPECT_TRUE(until([&] { return !written().empty(); }));
+  EXPECT_THAT(written(), ::testing::ElementsAre(Written{0, 1}));
+  committer.stop();
   EXPECT_THAT(log, ::testing::ElementsAre("ride ok"));
 }
 
