@@ -153,7 +153,7 @@ bool Session::continue_body() {
     request_.body.append(input_.data(), used);
     input_.remove_prefix(used);
     body_received_ += used;
-    body_in_window_ += used;
+    count_body(used);
   }
   if (body_received_ < body_length_) return false;
   dispatch();

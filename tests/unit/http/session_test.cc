@@ -259,6 +259,21 @@ TEST_F(SessionTest, EveryWindowMustSeeItsBytesOfABody) {
   }
 }
 
+TEST_F(SessionTest, WhatOfABodyComesWithItsHeadBuysNoSecondWindow) {
+  const std::string first(1500, 'x');
+  for (const bool chunked : {false, true}) {
+    start();
+    send(chunked ? "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nFFFF\r\n" +
+                       first
+                 : post("/echo", 0xFFFF) + first);
+    site_->now += 30s;
+    send("x");  // far too little for these 30 s
+    EXPECT_FALSE(session_->refuse_slow_body());
+    site_->now += 1ms;
+    EXPECT_TRUE(session_->refuse_slow_body()) << chunked;
+  }
+}
+
 TEST_F(SessionTest, AHandlerThatTakesItsTimeIsNoSlowBody) {
   start();
   say(get("/held/a"));
