@@ -4,6 +4,7 @@
 #include <rocksdb/convenience.h>
 #include <rocksdb/db.h>
 #include <rocksdb/env.h>
+#include <rocksdb/file_system.h>
 #include <rocksdb/listener.h>
 #include <rocksdb/options.h>
 #include <rocksdb/table.h>
@@ -200,6 +201,25 @@ void keep_logs(const std::filesystem::path& from, const std::filesystem::path& t
   }
 }
 
+/// A process that was killed between a write and its sync left a record that recovery reads from
+/// the page cache. It is published then, and must not go with a power cut: it is synced first.
+rocksdb::Status sync_logs(const std::filesystem::path& dir, rocksdb::FileSystem& files) {
+  std::error_code none;  // a folder that is not there yet has no logs
+  for (const auto& entry : std::filesystem::directory_iterator(dir, none)) {
+    if (entry.path().extension() != ".log") continue;
+    std::unique_ptr<rocksdb::FSWritableFile> log;
+    rocksdb::IOStatus status = files.ReopenWritableFile(entry.path(), {}, &log, nullptr);
+    if (status.ok()) status = log->Sync({}, nullptr);
+    if (status.ok()) status = log->Close({}, nullptr);
+    if (!status.ok()) return status;
+  }
+  if (none) return rocksdb::Status::OK();
+  std::unique_ptr<rocksdb::FSDirectory> folder;
+  rocksdb::IOStatus status = files.NewDirectory(dir, {}, &folder, nullptr);
+  if (status.ok()) status = folder->Fsync({}, nullptr);
+  return status;
+}
+
 }  // namespace
 
 rocksdb::Slice slice(std::string_view bytes) {
@@ -249,6 +269,8 @@ Result<std::unique_ptr<Store>> Store::open(Options options) {
     if (!mended->empty())
       log::warn("the write-ahead log ended in a torn record that was never acknowledged: cut off",
                 {{"file", *mended}, {"kept", options.salvage_dir.string()}});
+    const rocksdb::Status synced = sync_logs(options.dir, *store->env_->GetFileSystem());
+    if (!synced.ok()) return error_of(synced, "syncing the logs in " + dir);
   }
   rocksdb::Status status = attempt();
   if (status.IsCorruption() && !options.read_only &&

@@ -60,10 +60,15 @@ class PowerCuts {
  public:
   PowerCuts(std::filesystem::path dir, std::uint64_t seed) : dir_(std::move(dir)), random_(seed) {}
 
-  /// One boot: verify what is there, work until the power goes, leave the files as a cut would.
-  /// Empty when all was well, else what was wrong.
+  /// One process: verify what is there, work until the power goes, leave the files as a cut would;
+  /// or as a kill does, whose next process finds what nothing has synced. Empty when all was well,
+  /// else what was wrong.
   std::string cycle() {
-    FaultyDisk disk(dir_, random_());
+    const std::uint64_t seed = random_();
+    auto boot = killed_ ? std::make_unique<FaultyDisk>(dir_, seed, *killed_)
+                        : std::make_unique<FaultyDisk>(dir_, seed);
+    FaultyDisk& disk = *boot;
+    killed_.reset();
     Spool::Options options;
     options.dir = dir_ / "spool";
     options.limits.min_free_bytes = 0;
@@ -77,7 +82,7 @@ class PowerCuts {
     auto opened = Spool::open(options);
     if (!opened) {
       if (disk.powered()) return "open failed: " + opened.error().message;
-      disk.crash();
+      end(std::move(boot));
       return "";
     }
     std::unique_ptr<Spool> spool = std::move(opened).value();
@@ -85,19 +90,26 @@ class PowerCuts {
     if (cursor) {
       if (std::string wrong = verify(*spool, *cursor); !wrong.empty()) return wrong;
       const std::string high_water = slurp(options.dir / "high-water");
-      if (disk.powered()) disk.cut_power_after(1 + random_() % 400);
+      // Some soon: while what the process before left is still in the log alone.
+      if (disk.powered()) disk.cut_power_after(1 + random_() % (random_() % 3 == 0 ? 30 : 400));
       work(*spool, cursor->id, disk);
       // A power cut may leave the high-water file as it was a while ago.
       spool.reset();
       if (random_() % 2 == 0) std::ofstream(options.dir / "high-water") << high_water;
     }
     spool.reset();
-    disk.crash();
+    end(std::move(boot));
     return "";
   }
   const Truth& truth() const { return truth_; }
 
  private:
+  void end(std::unique_ptr<FaultyDisk> boot) {
+    if (random_() % 3 != 0) return boot->crash();
+    boot->kill();
+    killed_ = std::move(boot);
+  }
+
   static std::string slurp(const std::filesystem::path& path) {
     std::ifstream file(path, std::ios::binary);
     return {std::istreambuf_iterator<char>(file), {}};
@@ -272,6 +284,7 @@ class PowerCuts {
   std::mt19937_64 random_;
   StepClock clock_;
   Truth truth_;
+  std::unique_ptr<FaultyDisk> killed_;  // the last process did not end by a power cut
 };
 
 std::vector<std::string> lines_of(const std::filesystem::path& path) {

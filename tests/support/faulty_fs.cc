@@ -143,10 +143,10 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
         !status.ok())
       return status;
     auto& content = contents_[name];
-    if (!content) {
-      const std::uint64_t size = std::filesystem::file_size(name);
-      content = std::make_shared<Content>(Content{size, size, size});
-    }
+    const std::uint64_t size = std::filesystem::file_size(name);
+    if (!content) content = std::make_shared<Content>(Content{size, size, size});
+    // Cut meanwhile, durably: at an opening, without this file system.
+    if (size < content->written) *content = Content{size, size, size};
     *result = std::make_unique<File>(*this, name, content, std::move(file));
     return IOStatus::OK();
   }
@@ -222,6 +222,19 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
 
   // --- the power cut
   // ----------------------------------------------------------------------------------
+
+  void kill() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    powered_ = false;
+  }
+
+  /// Only of one that was killed: nothing changes there any more.
+  void take_over(const FileSystem& killed) {
+    trash_ = killed.trash_;
+    trashed_ = killed.trashed_;
+    contents_ = killed.contents_;
+    undo_ = killed.undo_;
+  }
 
   void crash() {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -318,7 +331,7 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
     }
   }
 
-  const std::filesystem::path trash_;
+  std::filesystem::path trash_;
   std::mt19937_64 random_;
   std::uint64_t trashed_ = 0;
   std::map<std::string, std::shared_ptr<Content>> contents_;
@@ -328,6 +341,11 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
 FaultyDisk::FaultyDisk(std::filesystem::path dir, std::uint64_t seed)
     : file_system_(std::make_shared<FileSystem>(dir / ("trash-" + std::to_string(seed)), seed)),
       env_(rocksdb::NewCompositeEnv(file_system_)) {}
+
+FaultyDisk::FaultyDisk(std::filesystem::path dir, std::uint64_t seed, const FaultyDisk& killed)
+    : FaultyDisk(std::move(dir), seed) {
+  file_system_->take_over(*killed.file_system_);
+}
 
 // Kept for whatever database still refers to them, and reachable: no leak to a leak checker.
 FaultyDisk::~FaultyDisk() {
@@ -357,6 +375,9 @@ bool FaultyDisk::powered() const {
 }
 void FaultyDisk::crash() {
   file_system_->crash();
+}
+void FaultyDisk::kill() {
+  file_system_->kill();
 }
 void FaultyDisk::fail_sync_after(std::uint64_t more_syncs) {
   std::lock_guard<std::mutex> lock(file_system_->mutex_);

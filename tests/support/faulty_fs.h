@@ -24,6 +24,9 @@ namespace signal_agent {
 class FaultyDisk {
  public:
   FaultyDisk(std::filesystem::path dir, std::uint64_t seed);
+  /// The next process on the same machine after `killed.kill()`: what that one had not synced still
+  /// is not, and goes with the next power cut.
+  FaultyDisk(std::filesystem::path dir, std::uint64_t seed, const FaultyDisk& killed);
   ~FaultyDisk();
 
   rocksdb::Env* env();
@@ -35,6 +38,8 @@ class FaultyDisk {
   bool powered() const;
   /// Ends this boot and leaves of the unsynced what chance keeps.
   void crash();
+  /// Ends this process only: its files stay as they were written, synced or not.
+  void kill();
 
   /// The n-th sync from now on (1 is the next) fails with an I/O error, and all later ones.
   void fail_sync_after(std::uint64_t more_syncs);
