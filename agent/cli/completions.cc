@@ -1,6 +1,8 @@
 #include "agent/cli/completions.h"
 
+#include <algorithm>
 #include <functional>
+#include <utility>
 
 namespace signal_agent::cli {
 
@@ -15,13 +17,24 @@ void walk(const CommandTree& tree, const std::string& path,
   }
 }
 
-std::string words_of(const CommandTree& tree) {
+std::vector<std::string> option_names(const CommandTree& tree) {
+  std::vector<std::string> names;
+  for (const CommandTree::Option& option : tree.options) {
+    names.insert(names.end(), option.names.begin(), option.names.end());
+  }
+  return names;
+}
+
+/// The program's own options are taken after every command.
+std::string words_of(const CommandTree& tree, const CommandTree& root) {
+  std::vector<std::string> options = option_names(tree);
+  for (std::string& name : option_names(root)) {
+    if (std::ranges::find(options, name) == options.end()) options.push_back(std::move(name));
+  }
   std::string words;
   for (const CommandTree& child : tree.children) words += " " + child.name;
   for (const std::string& word : tree.words) words += " " + word;
-  for (const CommandTree::Option& option : tree.options) {
-    for (const std::string& name : option.names) words += " " + name;
-  }
+  for (const std::string& name : options) words += " " + name;
   return words.empty() ? words : words.substr(1);
 }
 
@@ -45,7 +58,7 @@ std::string bash_script(const CommandTree& root) {
   std::string cases;
   std::string commands;
   walk(root, "", [&](const std::string& path, const CommandTree& tree) {
-    cases += "    \"" + path + "\")\n      words=\"" + words_of(tree) + "\"\n" +
+    cases += "    \"" + path + "\")\n      words=\"" + words_of(tree, root) + "\"\n" +
              (tree.takes_files ? "      files=1\n" : "") + "      ;;\n";
     if (!path.empty()) commands += " \"" + path + "\"";
   });

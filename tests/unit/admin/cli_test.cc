@@ -163,13 +163,26 @@ TEST_F(CliTest, CompletionsNameEveryCommandAndOption) {
   }
 }
 
-TEST_F(CliTest, BashTakesTheScriptAndCompletesCommands) {
+TEST_F(CliTest, BashTakesTheScriptAndCompletesCommandsAndOptions) {
   ASSERT_EQ(cli({"completions", "bash"}, "", false), kOk);
   const auto script = dir.path() / "completion";
-  std::ofstream(script) << out
-                        << "COMP_WORDS=(signal-agent --config x dead-letters re)\nCOMP_CWORD=4\n"
-                           "_signal_agent\n[ \"${COMPREPLY[*]}\" = replay ]\n";
-  EXPECT_EQ(std::system(("bash " + script.string()).c_str()), 0);
+  const auto offered = [&](const std::string& line) {
+    const std::string answer = dir.path() / "offered";
+    std::ofstream(script) << out << "COMP_WORDS=(" << line
+                          << ")\nCOMP_CWORD=$((${#COMP_WORDS[@]} - 1))\n_signal_agent\n"
+                             "echo -n \"${COMPREPLY[*]}\" >"
+                          << answer << "\n";
+    EXPECT_EQ(std::system(("bash " + script.string()).c_str()), 0) << line;
+    std::ostringstream text;
+    text << std::ifstream(answer).rdbuf();
+    return text.str();
+  };
+  EXPECT_EQ(offered("signal-agent --config x dead-letters re"), "replay");
+  EXPECT_EQ(offered("signal-agent --co"), "--config");
+  EXPECT_EQ(offered("signal-agent dead-letters replay --co"), "--confirm --config");
+  EXPECT_EQ(offered("signal-agent run --"), "--help --config --set --no-color");
+  EXPECT_EQ(offered("signal-agent --no-color run -"), "--help -h --config -c --set --no-color");
+  EXPECT_EQ(offered("signal-agent status --config " + script.string()), script.string());
 }
 
 // --- without an agent
