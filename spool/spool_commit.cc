@@ -183,6 +183,7 @@ void Spool::Impl::write_group(Committer::Group& group) {
     seen.commit();
     duplicates.fetch_add(seen_again, std::memory_order_relaxed);
     publish(transaction, dropped);
+    transaction.told();
     for (const CursorId id : transaction.removed()) claims.forget(id);
     if (batch.Count() > 0) {
       commit_us.record(

@@ -83,17 +83,20 @@ void note_discarded(Transaction& transaction, const CursorRecord& before,
 
 namespace {
 
-/// The oldest dead letters go until `more_events` and `more_bytes` fit; false when they cannot.
+/// The oldest dead letters go until `more_events` and `more_bytes` fit; false when they cannot, and
+/// then none goes.
 Result<bool> make_room(Transaction& transaction, CursorRecord& cursor, std::uint64_t more_events,
                        std::uint64_t more_bytes) {
   const DeadLetterSettings& limits = transaction.dead_limits();
+  std::uint64_t events = cursor.buried;
+  std::uint64_t bytes = cursor.dead_letter_bytes;
   const auto fits = [&] {
-    return cursor.buried + more_events <= limits.max_events &&
-           cursor.dead_letter_bytes + more_bytes <= limits.max_bytes;
+    return events + more_events <= limits.max_events && bytes + more_bytes <= limits.max_bytes;
   };
   if (fits()) return true;
   if (limits.when_full != WhenFull::kDropOldest) return false;
-  std::uint64_t dropped = 0;
+  if (more_events > limits.max_events || more_bytes > limits.max_bytes) return false;
+  std::vector<Seq> going;
   const std::set<Seq>& claimed = transaction.claimed(cursor.id);
   DeadQuery at_rest;
   at_rest.replaying = false;
@@ -101,19 +104,42 @@ Result<bool> make_room(Transaction& transaction, CursorRecord& cursor, std::uint
       transaction.dead().scan(cursor.id, at_rest, {}, [&](Seq seq, const DeadHeader& header) {
         if (fits()) return false;
         if (claimed.contains(seq)) return true;
-        transaction.dead().erase(transaction.batch(), cursor.id, seq);
-        cursor.buried -= 1;
-        cursor.dead_letter_bytes -= std::min(cursor.dead_letter_bytes, header.event_bytes);
-        cursor.discarded += 1;
-        transaction.note_discarded(cursor.id, {seq, seq});
-        ++dropped;
+        going.push_back(seq);
+        events -= 1;
+        bytes -= std::min(bytes, header.event_bytes);
         return true;
       });
   if (!scanned) return std::move(scanned).error();
-  if (dropped > 0)
+  if (!fits()) return false;
+  for (const Seq seq : going) {
+    transaction.dead().erase(transaction.batch(), cursor.id, seq);
+    transaction.note_discarded(cursor.id, {seq, seq});
+  }
+  cursor.buried = events;
+  cursor.dead_letter_bytes = bytes;
+  cursor.discarded += going.size();
+  transaction.tell([name = cursor.name, discarded = going.size()] {
     log::warn("dead letters are full: the oldest were discarded",
-              {{"cursor", cursor.name}, {"discarded", dropped}});
-  return fits();
+              {{"cursor", name}, {"discarded", discarded}});
+  });
+  return true;
+}
+
+/// Why what begins with `first` does not fit.
+Error dead_letters_full(const CursorRecord& cursor, const DeadLetterSettings& limits, Seq first,
+                        std::uint64_t first_bytes) {
+  if (first_bytes > limits.max_bytes)
+    return {Code::kFull, "event " + std::to_string(first.value) + " takes " +
+                             std::to_string(first_bytes) +
+                             " bytes, more than the dead letters may hold at all: raise "
+                             "dead_letters.max_bytes, now " +
+                             std::to_string(limits.max_bytes)};
+  return {Code::kFull, "the dead letters of \"" + cursor.name +
+                           "\" are full: " + std::to_string(cursor.buried) + " entries of " +
+                           std::to_string(limits.max_events) + ", " +
+                           std::to_string(cursor.dead_letter_bytes) + " bytes of " +
+                           std::to_string(limits.max_bytes) +
+                           "; replay or discard some, or raise dead_letters.*"};
 }
 
 }  // namespace
@@ -175,11 +201,12 @@ Result<void> settle(Transaction& transaction, CursorId id, const Settlement& set
   if (!burials.empty()) {
     auto room = make_room(transaction, cursor, burials.size(), bury_bytes);
     if (!room) return std::move(room).error();
-    if (!*room)
-      return Error{Code::kFull, "the dead letters of \"" + cursor.name +
-                                    "\" are full: " + std::to_string(cursor.buried) + " entries, " +
-                                    std::to_string(cursor.dead_letter_bytes) +
-                                    " bytes; replay or discard some, or raise dead_letters.*"};
+    if (!*room) {
+      const auto& [letter, bytes] = burials.front();
+      const std::size_t first_bytes =
+          letter->encoded.empty() ? bytes.size() : letter->encoded.size();
+      return dead_letters_full(*found, transaction.dead_limits(), letter->seq, first_bytes);
+    }
     for (const auto& [letter, bytes] : burials) {
       const std::string_view encoded = letter->encoded.empty() ? bytes : letter->encoded;
       dead.put(batch, id, letter->seq, {letter->why, letter->replaying, encoded.size()}, encoded);

@@ -3,8 +3,10 @@
 // Internal to spool/; committer thread only.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "spool/claims.h"
@@ -68,6 +70,12 @@ class Transaction {
   void note_discarded(CursorId id, SeqRange range) { discarded_.emplace_back(id, range); }
   const std::vector<std::pair<CursorId, SeqRange>>& discarded() const { return discarded_; }
 
+  /// For the log: told when the commit is on disk, and never of one that failed.
+  void tell(std::function<void()> line) { lines_.push_back(std::move(line)); }
+  void told() const {
+    for (const auto& line : lines_) line();
+  }
+
   /// The event's bytes as they lie in the spool.
   Result<std::string> event_bytes(Seq seq) const;
 
@@ -92,6 +100,7 @@ class Transaction {
   std::set<CursorId> removed_;
   std::set<CursorId> dead_touched_;
   std::vector<std::pair<CursorId, SeqRange>> discarded_;
+  std::vector<std::function<void()>> lines_;
 };
 
 /// Notes as discarded whatever `after` has settled and `before` had not.

@@ -14,7 +14,6 @@ namespace {
 using namespace std::chrono_literals;
 using std::chrono::milliseconds;
 
-constexpr milliseconds kBuryRetry = 5s;  // while the dead letters are full
 constexpr milliseconds kRestIdle = 1s;
 constexpr milliseconds kRestFull = 10ms;  // the library's queue is full
 
@@ -282,19 +281,22 @@ void Forwarder::Impl::take_completions() {
       }
       if (self_healing || done.updates) release_.restart();
       if (done.updates) replay_.restart();
-      if (!done.buried.empty()) dead_full_ = false;
+      if (!done.buried.empty()) {
+        dead_full_ = false;
+        bury_at_once_ = std::min(kBuryBatchEvents, 2 * bury_at_once_);
+        tell_buried(done.buried);
+      }
       if (done.starting) adopt_cursor();
       continue;
     }
-    if (!done.buried.empty()) {
+    const std::size_t refused = done.buried.size();
+    if (refused > 0) {
       for (auto burial = done.buried.rbegin(); burial != done.buried.rend(); ++burial) {
         to_bury_.push_front(std::move(*burial));
       }
     }
     if (outcome.error().code == Code::kFull) {
-      if (!dead_full_) dead_full_since_ = wall_;
-      dead_full_ = true;
-      bury_retry_at_ = now_ + kBuryRetry;
+      bury_less(std::move(outcome).error(), refused);
       continue;
     }
     if (!spool_failed_ && !stopping_) {

@@ -171,8 +171,14 @@ struct Forwarder::Impl {
   }
 
   // --- settling
+  struct Burial {
+    std::uint64_t seq = 0;
+    std::uint64_t bytes = 0;
+    spool::DeadReason why;
+  };
   void settle();
   void submit_bury();
+  void bury_less(Error full, std::size_t refused);
   void submit_progress(spool::Urgency urgency);
   bool settled_all() const;
 
@@ -180,6 +186,7 @@ struct Forwarder::Impl {
   void publish_status();
   std::optional<CurrentFailure> failure_now();
   DeliveryState state_now() const;
+  void tell_buried(const std::vector<Burial>& buried) const;
   void tell_changes(const std::optional<CurrentFailure>& failure);
   void describe(const spool::EventView& event);
   LiveEvent live_event(std::uint64_t seq, LiveStatus status) const;
@@ -280,11 +287,6 @@ struct Forwarder::Impl {
   std::uint64_t least_refused_alone_ = 0;
 
   // Settlements.
-  struct Burial {
-    std::uint64_t seq = 0;
-    std::uint64_t bytes = 0;
-    spool::DeadReason why;
-  };
   struct Outstanding {
     std::uint64_t id = 0;
     bool sync = false;
@@ -302,11 +304,13 @@ struct Forwarder::Impl {
   std::uint64_t next_id_ = 1;
   std::uint64_t passed_unsynced_ = 0;  // acked, below the mark, not yet on disk as settled
   bool bury_outstanding_ = false;
-  bool spool_ready_ = false;  // one synced write succeeded in this process
+  std::size_t bury_at_once_ = kBuryBatchEvents;  // fewer where the dead letters are nearly full
+  bool spool_ready_ = false;                     // one synced write succeeded in this process
   bool start_asked_ = false;
   bool spool_failed_ = false;
   bool read_failed_ = false;
-  bool dead_full_ = false;
+  bool dead_full_ = false;  // not even one more fits
+  std::string dead_full_seen_;
   std::int64_t dead_full_since_ = 0;
   Time bury_retry_at_{};
 

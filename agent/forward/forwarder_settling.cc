@@ -3,12 +3,13 @@
 #include <algorithm>
 #include <utility>
 
-#include "config/base/log.h"
-
 namespace signal_agent::forward {
 namespace {
 
+using namespace std::chrono_literals;
+
 constexpr std::size_t kBuryBatchBytes = 4 * kMiB;
+constexpr std::chrono::milliseconds kBuryRetry = 5s;  // while the dead letters are full
 
 }  // namespace
 
@@ -76,7 +77,7 @@ void Forwarder::Impl::submit_bury() {
   mine.sync = true;
   spool::Settlement change;
   std::uint64_t bytes = 0;
-  while (!to_bury_.empty() && change.bury.size() < kBuryBatchEvents && bytes < kBuryBatchBytes) {
+  while (!to_bury_.empty() && change.bury.size() < bury_at_once_ && bytes < kBuryBatchBytes) {
     Burial& burial = to_bury_.front();
     spool::DeadLetter& letter = change.bury.emplace_back();
     letter.cursor = options_.cursor;
@@ -87,19 +88,26 @@ void Forwarder::Impl::submit_bury() {
     to_bury_.pop_front();
   }
   bury_outstanding_ = true;
-  const spool::DeadReason& why = mine.buried.front().why;
-  if (!dead_full_) {
-    log::warn("events go to the dead letters", {{"integration", options_.name},
-                                                {"code", why.code},
-                                                {"count", mine.buried.size()},
-                                                {"first", mine.buried.front().seq},
-                                                {"seen", why.text}});
-  }
   const std::uint64_t id = mine.id;
   outstanding_.push_back(std::move(mine));
   spool_.settle(
       options_.cursor, std::move(change), spool::Urgency::kSync,
       [signal = signal_, id](Result<void> outcome) { signal->complete(id, std::move(outcome)); });
+}
+
+/// So many do not fit. Half of them may, so that the dead letters are full to the last before
+/// delivery waits for the operator; then one at a time tries again.
+void Forwarder::Impl::bury_less(Error full, std::size_t refused) {
+  if (refused > 1) {
+    bury_at_once_ = refused / 2;
+    bury_retry_at_ = now_;
+    return;
+  }
+  if (!dead_full_) dead_full_since_ = wall_;
+  dead_full_ = true;
+  dead_full_seen_ = std::move(full.message);
+  bury_at_once_ = 1;
+  bury_retry_at_ = now_ + kBuryRetry;
 }
 
 bool Forwarder::Impl::settled_all() const {

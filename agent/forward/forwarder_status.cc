@@ -16,6 +16,15 @@ constexpr milliseconds kLogPause = 5s;  // between two lines about a failure
 
 }  // namespace
 
+void Forwarder::Impl::tell_buried(const std::vector<Burial>& buried) const {
+  const spool::DeadReason& why = buried.front().why;
+  log::warn("events go to the dead letters", {{"integration", options_.name},
+                                              {"code", why.code},
+                                              {"count", buried.size()},
+                                              {"first", buried.front().seq},
+                                              {"seen", why.text}});
+}
+
 /// Ordinary successes are told while somebody watches; test events, failures and burials always:
 /// they are few, and are looked for afterwards.
 void Forwarder::Impl::describe(const spool::EventView& event) {
@@ -66,8 +75,7 @@ std::optional<CurrentFailure> Forwarder::Impl::failure_now() {
     return failure;
   };
   if (dead_full_) {
-    return CurrentFailure{"DEAD_LETTERS_FULL", "the dead letters reached their bound",
-                          dead_full_since_};
+    return CurrentFailure{"DEAD_LETTERS_FULL", dead_full_seen_, dead_full_since_};
   }
   if (circuit_.blocked() || circuit_.state() == Circuit::State::kHalfOpen) {
     return CurrentFailure{circuit_.cause().code, circuit_.cause().seen, circuit_.since_ms()};

@@ -2,6 +2,7 @@
 #include <numeric>
 #include <thread>
 
+#include "tests/support/faulty_fs.h"
 #include "tests/support/spool_fixture.h"
 
 namespace signal_agent::spool {
@@ -10,6 +11,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 class DeadLetterTest : public SpoolFixture {
  protected:
@@ -302,6 +304,37 @@ TEST_F(DeadLetterTest, DropOldestPassesOverWhatIsClaimed) {
   ASSERT_TRUE(*spool->claim(cursor, {4}));
   EXPECT_EQ(bury(cursor, {5}).error().code, Code::kFull) << "all of them are on their way";
   EXPECT_THAT(lying(), ElementsAre(1, 4));
+}
+
+TEST_F(DeadLetterTest, DropOldestDropsNothingWhereThatMakesTooLittleRoom) {
+  options.dead_letters.max_events = 2;
+  options.dead_letters.when_full = WhenFull::kDropOldest;
+  reopen();
+  ASSERT_TRUE(bury(cursor, {1, 2}).has_value());
+  ASSERT_TRUE(*spool->claim(cursor, {2}));
+  ::testing::internal::CaptureStderr();
+  EXPECT_EQ(bury(cursor, {3, 4}).error().code, Code::kFull) << "one of them could go";
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(), Not(HasSubstr("were discarded")));
+  EXPECT_THAT(lying(), ElementsAre(1, 2));
+  EXPECT_EQ(books(cursor).discarded, 0u);
+  EXPECT_FALSE(spool->was_discarded(cursor, {1}));
+}
+
+TEST_F(DeadLetterTest, WhatDropOldestDiscardedIsToldWhenItIsOnDisk) {
+  FaultyDisk disk(dir.path(), 1);
+  options.env = disk.env();
+  options.dead_letters.max_events = 2;
+  options.dead_letters.when_full = WhenFull::kDropOldest;
+  reopen();
+  ASSERT_TRUE(bury(cursor, {1, 2}).has_value());
+  ::testing::internal::CaptureStderr();
+  ASSERT_TRUE(bury(cursor, {3}).has_value());
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(), HasSubstr("were discarded"));
+  disk.fail_sync_after(1);
+  ::testing::internal::CaptureStderr();
+  EXPECT_EQ(bury(cursor, {4}).error().code, Code::kFailed);
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(), Not(HasSubstr("were discarded")));
+  spool.reset();  // before the disk
 }
 
 TEST_F(DeadLetterTest, OnlyTheLatestDiscardsAreRemembered) {
