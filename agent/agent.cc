@@ -74,8 +74,9 @@ Agent::Agent(Options options)
   if (store) {
     store_ = *std::move(store);
   } else {
+    store_error_ = store.error().message;
     log::error("installed integrations cannot be read; those of the file run",
-               {{"error", store.error().message}});
+               {{"error", store_error_}});
   }
   integrations_ = std::make_unique<Integrations>(
       Integrations::Options{.delivery = settings.delivery,
@@ -229,6 +230,7 @@ Snapshot Agent::snapshot() const {
   }
   if (const std::optional<Error> error = spool_error()) taken.spool_error = error->message;
   if (const spool::Spool* open = spool()) taken.spool = open->stats();
+  taken.store_error = store_error_;
   taken.intake = ingest_->stats();
   taken.intake_http = intake_server_->stats();
   taken.admin_http = admin_server_->stats();

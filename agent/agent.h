@@ -96,6 +96,7 @@ class Agent final : public Control {
   std::shared_ptr<http::BodyBudget> budget_;
   ingest::SpoolSlot spool_slot_{nullptr};
   std::unique_ptr<IntegrationStore> store_;     // null when unreadable: file integrations still run
+  std::string store_error_;                     // then
   std::unique_ptr<spool::Spool> spool_;         // set by the opener, published through spool_slot_
   std::unique_ptr<Integrations> integrations_;  // before spool_ is destroyed they are stopped
   std::unique_ptr<ingest::Ingest> ingest_;

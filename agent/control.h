@@ -21,7 +21,7 @@ namespace signal_agent {
 /// One integration with all that is known of it now.
 struct IntegrationView {
   Integration integration = {};
-  bool orphaned = false;                          // a cursor whose name is gone from the file
+  bool orphaned = false;                          // a cursor that neither file nor store names
   std::optional<spool::CursorState> cursor = {};  // none while the spool is not open
   std::optional<forward::ForwarderStatus> delivery = {};
 };
@@ -34,6 +34,7 @@ struct Snapshot {
   std::string spool_state;  // opening, open, failed
   std::string spool_error;  // when failed
   std::optional<spool::SpoolStats> spool;
+  std::string store_error;  // integrations.json cannot be read, and why
   ingest::IngestStats intake;
   http::ServerStats intake_http;
   http::ServerStats admin_http;

@@ -29,6 +29,29 @@ Error spool_not_open() {
   return {Code::kFailed, "the spool is not open yet; try again when /readyz answers 200"};
 }
 
+Error store_unreadable() {
+  return {Code::kFailed,
+          "integrations.json cannot be read, the log says why; restore it, or move it away, and "
+          "restart"};
+}
+
+/// An integration of the API goes by its id: only the store knew its name.
+IntegrationView orphan(const spool::CursorState& cursor) {
+  IntegrationView view{.orphaned = true, .cursor = cursor};
+  Integration& integration = view.integration;
+  integration.enabled = false;
+  if (cursor.name.starts_with(kFileCursor)) {
+    integration.name = cursor.name.substr(kFileCursor.size());
+    integration.id = file_integration_id(integration.name);
+  } else {
+    integration.origin = Integration::Origin::kApi;
+    integration.name =
+        cursor.name.substr(cursor.name.starts_with(kApiCursor) ? kApiCursor.size() : 0);
+    integration.id = integration.name;
+  }
+  return view;
+}
+
 Error unknown_integration(const std::string& id) {
   return {Code::kNotFound, "no integration has the id \"" + id + "\"; list them to see the ids"};
 }
@@ -67,26 +90,47 @@ Result<void> Integrations::open(spool::Spool& spool) {
     Lock lock(mutex_);
     for (const auto& [id, running] : running_) all.push_back(running);
   }
-  // A removal through the API forgets the integration first and the cursor second; a crash between
-  // the two leaves a cursor nobody can name any more.
-  for (const spool::CursorState& cursor : before) {
-    if (!cursor.name.starts_with(kApiCursor)) continue;
-    const bool known = std::ranges::any_of(all, [&](const Running& running) {
-      return cursor_name(running.integration) == cursor.name;
-    });
-    if (known) continue;
-    const Result<spool::Books> removed = spool.remove(cursor.id);
-    if (!removed)
-      return Error(removed.error()).with_context("finishing the removal of " + cursor.name);
-    log::info("integration removal finished",
-              {{"cursor", cursor.name}, {"discarded", removed->pending + removed->buried}});
-  }
+  if (Result<void> finished = finish_removals(before); !finished) return finished;
   for (Running& running : all) {
     if (Result<void> attached = attach(running, before.empty()); !attached) return attached;
     start_forwarder(running);
     put(std::move(running));
   }
+  for (const IntegrationView& view : views(spool.cursors())) {
+    if (!view.orphaned) continue;
+    const spool::Books& books = view.cursor->books;
+    log::warn("no integration goes by this cursor; its events and dead letters stay",
+              {{"cursor", view.cursor->name},
+               {"pending", books.pending},
+               {"dead_letters", books.buried},
+               {"remedy", "put its integration back, or: integrations remove NAME"}});
+  }
   return {};
+}
+
+/// Only what an operator ordered: a cursor that nobody names any more says no more than that a file
+/// was lost.
+Result<void> Integrations::finish_removals(const std::vector<spool::CursorState>& cursors) {
+  if (store_ == nullptr) return {};
+  for (const std::string& id : store_->removals()) {
+    const auto cursor =
+        std::ranges::find(cursors, std::string(kApiCursor) + id, &spool::CursorState::name);
+    if (cursor != cursors.end()) {
+      const Result<spool::Books> removed = spool_->remove(cursor->id);
+      if (!removed) return Error(removed.error()).with_context("finishing the removal of " + id);
+      log::info("integration removal finished",
+                {{"id", id}, {"discarded", cursor->books.pending + cursor->books.buried}});
+    }
+    forget_removal(id);
+  }
+  return {};
+}
+
+void Integrations::forget_removal(const std::string& id) {
+  if (store_ == nullptr) return;
+  if (Result<void> finished = store_->finish_removal(id); !finished)
+    log::warn("the end of a removal could not be noted; the next start tries again",
+              {{"id", id}, {"error", finished.error().message}});
 }
 
 Result<void> Integrations::attach(Running& running, bool first_of_all) {
@@ -178,8 +222,7 @@ Result<void> Integrations::reload(const Settings& settings) {
 Result<Integration> Integrations::install(Integration integration) {
   Lock change(changing_);
   if (spool_ == nullptr) return spool_not_open();
-  if (store_ == nullptr)
-    return Error{Code::kFailed, "the integration store is not readable; see the log"};
+  if (store_ == nullptr) return store_unreadable();
   {
     Lock lock(mutex_);
     for (const auto& [id, running] : running_) {
@@ -243,8 +286,7 @@ Result<void> Integrations::set_paused(const std::string& id, bool paused) {
   Lock change(changing_);
   std::optional<Running> running = find(id);
   if (!running) return unknown_integration(id);
-  if (store_ == nullptr)
-    return Error{Code::kFailed, "the integration store is not readable; see the log"};
+  if (store_ == nullptr) return store_unreadable();
   running->integration.paused = paused;
   Result<void> stored = running->integration.origin == Integration::Origin::kFile
                             ? store_->set_file_integration_paused(id, paused)
@@ -265,10 +307,11 @@ Result<void> Integrations::remove(const std::string& id, std::optional<std::uint
       return std::move(writable(id)).error();
     cursor = running->cursor;
   } else {
-    for (const spool::CursorState& state : spool_->cursors()) {
-      if (state.name.starts_with(kFileCursor) &&
-          file_integration_id(std::string_view(state.name).substr(kFileCursor.size())) == id) {
-        cursor = state.id;
+    for (const IntegrationView& view : views(spool_->cursors())) {
+      if (view.orphaned && view.integration.id == id) {
+        if (view.integration.origin == Integration::Origin::kApi && store_ == nullptr)
+          return store_unreadable();
+        cursor = view.cursor->id;
       }
     }
   }
@@ -282,9 +325,9 @@ Result<void> Integrations::remove(const std::string& id, std::optional<std::uint
                      std::to_string(state->books.buried) + " are dead letters; confirm with " +
                      std::to_string(kept) + " to have them counted as discarded"};
   }
-  if (running && running->forwarder) running->forwarder->stop(kStopWait);
-  if (running && running->integration.origin == Integration::Origin::kApi) {
-    if (Result<void> forgotten = store_->remove(id); !forgotten) return forgotten;
+  if (running) {
+    if (Result<void> begun = store_->begin_removal(id); !begun) return begun;
+    if (running->forwarder) running->forwarder->stop(kStopWait);
   }
   {
     Lock lock(mutex_);
@@ -292,7 +335,8 @@ Result<void> Integrations::remove(const std::string& id, std::optional<std::uint
   }
   const Result<spool::Books> removed = spool_->remove(*cursor);
   if (!removed) return Error(removed.error());
-  log::info("integration removed", {{"id", id}, {"discarded", removed->pending + removed->buried}});
+  log::info("integration removed", {{"id", id}, {"discarded", kept}});
+  forget_removal(id);
   return {};
 }
 
@@ -358,12 +402,7 @@ std::vector<IntegrationView> Integrations::views(
     views.push_back(std::move(view));
   }
   for (const spool::CursorState& cursor : cursors) {
-    if (!cursor.name.starts_with(kFileCursor) || named.contains(cursor.name)) continue;
-    IntegrationView view{.orphaned = true, .cursor = cursor};
-    view.integration.name = cursor.name.substr(kFileCursor.size());
-    view.integration.id = file_integration_id(view.integration.name);
-    view.integration.enabled = false;
-    views.push_back(std::move(view));
+    if (!named.contains(cursor.name)) views.push_back(orphan(cursor));
   }
   std::ranges::sort(views, {}, [](const IntegrationView& view) { return view.integration.name; });
   return views;
@@ -415,8 +454,7 @@ Result<Integrations::Running> Integrations::writable(const std::string& id) cons
                                       "\" comes from the configuration file and is read-only here; "
                                       "change the file and reload"};
   }
-  if (store_ == nullptr)
-    return Error{Code::kFailed, "the integration store is not readable; see the log"};
+  if (store_ == nullptr) return store_unreadable();
   return *std::move(running);
 }
 

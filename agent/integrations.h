@@ -1,6 +1,7 @@
 // Integrations: the installed destinations as running things: one cursor in the spool and, while
 // enabled, one forwarder each. Those of the configuration file and those of the API live side by
-// side; a cursor whose name is gone from the file stays as an orphan until an operator removes it.
+// side; a cursor that neither the file nor the store names stays as an orphan until an operator
+// removes it: a file that is lost, damaged or older gives nothing up.
 //
 // Thread-safe. Changes block on disk and network and are taken one after another; questions are
 // answered at once, also while a change is under way.
@@ -34,15 +35,16 @@ class Integrations {
     Clock* clock = &system_clock();
   };
 
-  /// `live` outlives this; `store` may be null (nothing is installed through the API then).
+  /// `live` outlives this; `store` is null when it cannot be read: what was installed through the
+  /// API is then shown as orphaned, and nothing of it can be changed or removed.
   Integrations(Options options, IntegrationStore* store, LiveFeed& live);
   ~Integrations();
 
   /// Takes up the file's integrations before there is a spool, so that they can be shown.
   void set_file_integrations(std::vector<Integration> integrations);
 
-  /// The spool is open: attaches every cursor, finishes removals a crash cut short, starts the
-  /// forwarders. Those first seen here while the spool has no cursor at all start at the oldest
+  /// The spool is open: finishes the removals that a crash cut short, attaches every cursor, starts
+  /// the forwarders. Those first seen here while the spool has no cursor at all start at the oldest
   /// event, others at the end.
   Result<void> open(spool::Spool& spool);
 
@@ -73,6 +75,8 @@ class Integrations {
         nullptr;  // null: disabled, or the spool is not open
   };
 
+  Result<void> finish_removals(const std::vector<spool::CursorState>& cursors);
+  void forget_removal(const std::string& id);
   Result<void> attach(Running& running, bool first_of_all) EXCLUDES(mutex_);
   void start_forwarder(Running& running) EXCLUDES(mutex_);
   std::optional<Running> find(const std::string& id) const EXCLUDES(mutex_);

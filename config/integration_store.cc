@@ -28,6 +28,7 @@ constexpr mode_t kFolderMode = 0750;
 
 struct Content {
   std::vector<Integration> integrations;  // in the order they were installed
+  std::set<std::string> removing;         // confirmed, not finished; by id
   std::set<std::string> paused;           // file integrations, by id
 };
 
@@ -119,9 +120,11 @@ Result<std::string> encode(const Content& content, const SealKeys& keys) {
     list.push_back(*std::move(object));
   }
   try {
-    const std::string body =
-        json{{"integrations", std::move(list)}, {"paused_from_file", content.paused}}.dump(2) +
-        "\n";
+    const std::string body = json{{"integrations", std::move(list)},
+                                  {"removing", content.removing},
+                                  {"paused_from_file", content.paused}}
+                                 .dump(2) +
+                             "\n";
     return std::string(kHeader) + hex_sha256(body) + "\n" + body;
   } catch (const json::exception& error) {  // text that is no UTF-8
     return Error{Code::kInvalid, std::string("this integration cannot be stored: ") + error.what()};
@@ -157,6 +160,7 @@ Result<Content> decode(const std::filesystem::path& path, std::string_view text,
       }
       content.integrations.push_back(*std::move(integration));
     }
+    content.removing = root.value("removing", std::set<std::string>());
     content.paused = root.at("paused_from_file").get<std::set<std::string>>();
     return content;
   } catch (const json::exception& error) {
@@ -260,7 +264,7 @@ Result<void> IntegrationStore::put(const Integration& integration) {
   return impl_->replace(std::move(wanted));
 }
 
-Result<void> IntegrationStore::remove(const std::string& id) {
+Result<void> IntegrationStore::begin_removal(const std::string& id) {
   const Lock lock(impl_->mutex);
   Content wanted = impl_->content;
   const auto removed =
@@ -268,7 +272,21 @@ Result<void> IntegrationStore::remove(const std::string& id) {
   if (removed == 0) {
     return Error{Code::kNotFound, "no integration with the id " + id + " is installed"};
   }
+  wanted.removing.insert(id);
   return impl_->replace(std::move(wanted));
+}
+
+Result<void> IntegrationStore::finish_removal(const std::string& id) {
+  const Lock lock(impl_->mutex);
+  if (!impl_->content.removing.contains(id)) return {};
+  Content wanted = impl_->content;
+  wanted.removing.erase(id);
+  return impl_->replace(std::move(wanted));
+}
+
+std::set<std::string> IntegrationStore::removals() const {
+  const Lock lock(impl_->mutex);
+  return impl_->content.removing;
 }
 
 std::set<std::string> IntegrationStore::paused_file_integrations() const {

@@ -1,5 +1,6 @@
 // IntegrationStore: the integrations installed through API or console, on disk in the state
-// directory; and the paused flag of those from the file. Each change is one atomic file: write
+// directory; those whose removal is confirmed and not finished; and the paused flag of those from
+// the file. Each change is one atomic file: write
 // temporary, fsync, rename, fsync folder. Secrets are sealed with AES-256-GCM under a key from the
 // systemd credential "signal-agent.key" or <state_dir>/seal.key (made 0600 when missing).
 // Thread-safe; every call touches the disk: not on an http thread.
@@ -26,7 +27,11 @@ class IntegrationStore {
   std::vector<Integration> list() const;
   /// Inserts or replaces by id; durable when it returns.
   Result<void> put(const Integration& integration);
-  Result<void> remove(const std::string& id);
+  /// Takes it off the list and keeps the order to remove it, in one step, until what it had in the
+  /// spool is gone and finish_removal() says so. A crash in between finds it in removals().
+  Result<void> begin_removal(const std::string& id);
+  Result<void> finish_removal(const std::string& id);
+  std::set<std::string> removals() const;
 
   /// Pause and resume of file integrations survive a restart; by id.
   std::set<std::string> paused_file_integrations() const;

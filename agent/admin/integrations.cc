@@ -56,7 +56,16 @@ http::Response list(Context& context, const http::Request& request) {
   return json_response(200, page_json(std::move(data), std::move(next)));
 }
 
+http::Response only_removable(const IntegrationView& view) {
+  return http::error_response(409, "READ_ONLY",
+                              "\"" + view.integration.name +
+                                  (is_read_only(view) ? "\" is gone from the configuration file"
+                                                      : "\" is not named by integrations.json") +
+                                  "; it can only be removed");
+}
+
 http::Response patch(Context& context, const IntegrationView& view, const http::Request& request) {
+  if (view.orphaned) return only_removable(view);
   if (is_read_only(view)) return read_only(view.integration);
   auto parsed = object_body(request);
   if (auto* refused = std::get_if<http::Response>(&parsed)) return std::move(*refused);
@@ -99,12 +108,7 @@ Call turn(Context& context, std::string_view action, bool reaches_file_integrati
           std::function<Result<void>(const std::string& id)> change) {
   return [&context, action, reaches_file_integrations, change = std::move(change)](
              const IntegrationView& view, const Snapshot&, const http::Request& request) {
-    if (view.orphaned) {
-      return http::error_response(409, "READ_ONLY",
-                                  "\"" + view.integration.name +
-                                      "\" is gone from the configuration file; it can only be "
-                                      "removed");
-    }
+    if (view.orphaned) return only_removable(view);
     if (is_read_only(view) && !reaches_file_integrations) return read_only(view.integration);
     const Result<void> changed = change(view.integration.id);
     if (!changed) return error_answer(changed.error());

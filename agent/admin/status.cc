@@ -124,11 +124,15 @@ void judge_integration(const IntegrationView& view, const Snapshot& snapshot, Fi
   }
   const spool::Books books = view.cursor ? view.cursor->books : spool::Books{};
   if (view.orphaned) {
+    const bool of_file = view.integration.origin == Integration::Origin::kFile;
     found.push_back({Level::kAttention,
-                     name + " is gone from the configuration file but keeps its position, " +
-                         counted(books.pending, "pending event") + " and " +
-                         counted(books.buried, "dead letter") +
-                         ". Put it back, or end it: signal-agent integrations remove " + name});
+                     name +
+                         (of_file ? " is gone from the configuration file"
+                                  : " is not named by integrations.json (any more)") +
+                         " but keeps its position, " + counted(books.pending, "pending event") +
+                         " and " + counted(books.buried, "dead letter") +
+                         (of_file ? ". Put it back" : ". Restore that file and restart") +
+                         ", or end it: signal-agent integrations remove " + name});
     return;
   }
   if (!view.integration.enabled) return;
@@ -192,6 +196,12 @@ std::string fine(const Snapshot& snapshot) {
 Verdict judge(const Snapshot& snapshot, const Settings& settings) {
   Findings found;
   judge_spool(snapshot, settings, found);
+  if (!snapshot.store_error.empty()) {
+    found.push_back({Level::kTrouble,
+                     "What was installed by API or console cannot be read and does not run; its "
+                     "events are kept: " +
+                         snapshot.store_error});
+  }
   for (const IntegrationView& view : snapshot.integrations) {
     judge_integration(view, snapshot, found);
   }

@@ -4,7 +4,9 @@ the running agent; it is sealed on disk, survives a kill, and can be paused, dis
 """
 import http.client
 import json
+import os
 import subprocess
+import threading
 
 import harness
 from harness import BrokerCase, check, wait_until
@@ -91,6 +93,79 @@ class Install(BrokerCase):
         actions = [entry["action"] for entry in self.api("GET", "/v1/admin/audit-logs")[1]["data"]]
         for action in ("integration.created", "integration.paused", "integration.deleted"):
             self.assertIn(action, actions)
+
+    def test_a_lost_file_of_integrations_gives_nothing_up(self):
+        agent = self.installed_into
+        self.broker.configure_topic(self.topic, max_message_bytes=100_000)
+        _, made = self.curl()
+        identity = made["id"]
+        sent = [self.sent(seed=10)]
+        self.assertEqual(agent.post("/v1/p", b'{"userId":"u","pad":"%s"}' % os.urandom(150_000).hex().encode())[0], 200)
+        self.wait_books(identity, pending=0, buried=1)
+        self.assertEqual(self.api("POST", f"/v1/admin/integrations/{identity}/pause")[0], 200)
+        sent.append(self.sent(seed=11))
+        file, key = (agent.state_dir / name for name in ("integrations.json", "seal.key"))
+        good, good_key = file.read_bytes(), key.read_bytes()
+        faults = {"truncated": lambda: file.write_bytes(good[:len(good) // 2]), "empty": lambda: file.write_bytes(b""),
+                  "missing": file.unlink, "another key": lambda: key.write_bytes(b"k" * len(good_key))}
+        for round_, (name, fault) in enumerate(faults.items()):
+            with self.subTest(name):
+                waiting = sum(len(one.sent) for one in sent[1:])
+                self.assertEqual(agent.terminate(), 0)
+                fault()
+                agent.start()
+                orphan = self.api("GET", f"/v1/admin/integrations/{identity}")[1]
+                self.assertEqual((orphan["orphaned"], orphan["state"], orphan["name"]), (True, "orphaned", identity))
+                self.assertEqual((orphan["books"]["pending"], orphan["books"]["buried"]), (waiting, 1))
+                status = self.api("GET", "/v1/admin/status")[1]
+                self.assertNotEqual(status["level"], "ok")
+                self.assertIn(identity, " ".join(status["notes"]))
+                self.assertEqual(self.api("DELETE", f"/v1/admin/integrations/{identity}")[0],
+                                 409 if name == "missing" else 503)
+                sent.append(self.sent(seed=12 + round_))  # while it is an orphan
+                self.assertEqual(agent.terminate(), 0)
+                file.write_bytes(good)
+                key.write_bytes(good_key)
+                agent.start()
+                back = self.api("GET", f"/v1/admin/integrations/{identity}")[1]
+                self.assertEqual((back["orphaned"], back["name"], back["paused"]), (False, "Confluent Cloud", True))
+        self.assertEqual(len(self.api("GET", f"/v1/admin/integrations/{identity}/dead-letters")[1]["data"]), 1)
+        self.assertEqual(self.api("POST", f"/v1/admin/integrations/{identity}/resume")[0], 200)
+        self.wait_books(identity, pending=0, buried=1, discarded=0, acked=sum(len(one.sent) for one in sent))
+        self.assertEqual(check(self.records(), sent, self.PARTITIONS).copies, 0)
+
+    def test_a_confirmed_removal_is_finished_after_a_kill(self):
+        agent = self.installed_into
+        _, made = self.curl()
+        _, stays = self.curl(name="stays")
+        for one in (made, stays):
+            self.assertEqual(self.api("POST", f"/v1/admin/integrations/{one['id']}/pause")[0], 200)
+        sent = self.sent(seed=30)
+        self.broker.stop()
+        self.assertEqual(self.api("POST", f"/v1/admin/integrations/{made['id']}/resume")[0], 200)
+        # With events in the library a removal waits some seconds for their reports: there it is killed.
+        wait_until(lambda: self.in_flight(made["id"]), "events in the library", 60, 0.1)
+
+        def order():
+            try:
+                self.api("DELETE", f"/v1/admin/integrations/{made['id']}?confirm={len(sent.sent)}")
+            except (OSError, http.client.HTTPException):
+                pass  # the kill
+        thread = threading.Thread(target=order)
+        thread.start()
+        file = agent.state_dir / "integrations.json"
+        wait_until(lambda: made["id"] in json.loads(file.read_text().split("\n", 1)[1])["removing"], "the order on disk")
+        agent.kill()
+        thread.join()
+        self.assertNotIn("integration removed", agent.log())
+        agent.start()
+        self.assertIn("integration removal finished", agent.log())
+        self.assertEqual([one["id"] for one in self.api("GET", "/v1/admin/integrations")[1]["data"]], [stays["id"]])
+        self.assertEqual(self.books(stays["id"])["pending"], len(sent.sent))
+        self.assertEqual(json.loads(file.read_text().split("\n", 1)[1])["removing"], [])
+
+    def in_flight(self, identity):
+        return self.api("GET", f"/v1/admin/integrations/{identity}")[1]["delivery"]["in_flight_events"]
 
     def test_every_bad_field_is_named_at_once(self):
         status, answer = self.api("POST", "/v1/admin/integration-catalog/confluent_cloud/install",

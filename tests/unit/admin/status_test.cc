@@ -92,6 +92,12 @@ TEST_F(StatusTest, ClosedIntakeIsTroubleWithItsReason) {
   EXPECT_THAT(verdict().sentence, HasSubstr("503: 12 MiB free"));
 }
 
+TEST_F(StatusTest, WhatIsInstalledAndCannotBeReadIsTrouble) {
+  agent.now.store_error = "/state/integrations.json is damaged";
+  EXPECT_EQ(verdict().level, Level::kTrouble);
+  EXPECT_THAT(verdict().sentence, HasSubstr("its events are kept: /state/integrations.json is"));
+}
+
 TEST_F(StatusTest, BooksThatDoNotBalanceAreTrouble) {
   books().stored = 10;
   books().acked = 9;
@@ -110,6 +116,8 @@ TEST_F(StatusTest, PausedDisabledOrphanedOpeningFailedReload) {
   view().orphaned = true;
   EXPECT_THAT(verdict().sentence, HasSubstr("gone from the configuration file"));
   EXPECT_EQ(integration_state(view(), agent.now), "orphaned");
+  view().integration.origin = Integration::Origin::kApi;
+  EXPECT_THAT(verdict().sentence, HasSubstr("not named by integrations.json"));
   agent.now.integrations = {some_integration("Kafka", Integration::Origin::kApi)};
   agent.now.reload_error = "agent.toml:3:1: unknown key";
   EXPECT_THAT(verdict().sentence, HasSubstr("agent.toml:3:1"));

@@ -23,9 +23,14 @@ class IntegrationsTest : public spool::SpoolFixture {
     prepare(std::move(of_the_file));
     ASSERT_TRUE(integrations->open(*spool));
   }
-  void prepare(std::vector<Integration> of_the_file) {
+  void start_without_store(std::vector<Integration> of_the_file) {
+    prepare(std::move(of_the_file), false);
+    ASSERT_TRUE(integrations->open(*spool));
+  }
+  void prepare(std::vector<Integration> of_the_file, bool readable = true) {
     integrations.reset();
-    store_of_api = *IntegrationStore::open(dir.path());
+    store_of_api.reset();
+    if (readable) store_of_api = *IntegrationStore::open(dir.path());
     Integrations::Options wiring;
     wiring.producers =
         [](const kafka::ProducerOptions&) -> Result<std::unique_ptr<kafka::Producer>> {
@@ -59,6 +64,16 @@ class IntegrationsTest : public spool::SpoolFixture {
       if (found.integration.name == name) return std::move(found);
     }
     return std::nullopt;
+  }
+  /// Of the one integration there is.
+  void bury_first() {
+    const spool::CursorState cursor = spool->cursors().front();
+    spool::Settlement settlement;
+    spool::DeadLetter& letter = settlement.bury.emplace_back();
+    letter.cursor = cursor.id;
+    letter.seq = cursor.mark.next();
+    letter.why.reason = "size";
+    ASSERT_TRUE(settle(cursor.id, std::move(settlement)));
   }
   std::uint64_t pending(const std::string& name) { return view(name)->cursor->books.pending; }
 
@@ -138,11 +153,57 @@ TEST_F(IntegrationsTest, RemovalNeedsTheNumberOfWhatIsLostAndEndsTheCursor) {
 }
 
 TEST_F(IntegrationsTest, ARemovalCutShortByACrashIsFinishedAtTheNextStart) {
-  attach("api/int_gone");
-  attach("file/stays");
+  ASSERT_TRUE(integrations->install(of_api("ordered")));
+  ASSERT_TRUE(integrations->install(of_api("stays")));
+  ASSERT_TRUE(store({"one"}));
+  ASSERT_TRUE(store_of_api->begin_removal("int_ordered"));
   start({});
-  ASSERT_EQ(spool->cursors().size(), 1U);
-  EXPECT_EQ(spool->cursors().front().name, "file/stays");
+  EXPECT_FALSE(view("ordered"));
+  EXPECT_FALSE(view("int_ordered"));
+  EXPECT_EQ(pending("stays"), 1U);
+  EXPECT_THAT(store_of_api->removals(), IsEmpty()) << "it is not done twice";
+}
+
+TEST_F(IntegrationsTest, WhatTheStoreDoesNotNameIsAnOrphanThatOnlyTheOperatorRemoves) {
+  ASSERT_TRUE(integrations->install(of_api("kafka")));
+  ASSERT_TRUE(store({"one", "two"}));
+  bury_first();
+  std::filesystem::rename(dir.path() / "integrations.json", dir.path() / "away");
+  start({});
+  ASSERT_TRUE(view("int_kafka")) << "its name stood in the lost file only";
+  EXPECT_TRUE(view("int_kafka")->orphaned);
+  EXPECT_EQ(view("int_kafka")->integration.origin, Integration::Origin::kApi);
+  EXPECT_TRUE(view("int_kafka")->cursor->holds_disk);
+  EXPECT_EQ(pending("int_kafka"), 1U);
+  EXPECT_EQ(view("int_kafka")->cursor->books.buried, 1U);
+  std::filesystem::rename(dir.path() / "away", dir.path() / "integrations.json");
+  start({});
+  EXPECT_FALSE(view("kafka")->orphaned) << "the file is back";
+  EXPECT_EQ(pending("kafka"), 1U);
+  std::filesystem::remove(dir.path() / "integrations.json");
+  start({});
+  EXPECT_EQ(integrations->remove("int_kafka", 1).error().code, Code::kConflict);
+  ASSERT_TRUE(integrations->remove("int_kafka", 2));
+  EXPECT_THAT(spool->cursors(), IsEmpty());
+}
+
+TEST_F(IntegrationsTest, WithoutAReadableStoreNothingIsTouched) {
+  ASSERT_TRUE(integrations->install(of_api("kafka")));
+  ASSERT_TRUE(integrations->install(of_api("ordered")));
+  ASSERT_TRUE(store({"one", "two"}));
+  ASSERT_TRUE(store_of_api->begin_removal("int_ordered"));
+  start_without_store({of_file("file")});
+  EXPECT_TRUE(view("int_kafka")->orphaned);
+  EXPECT_EQ(pending("int_kafka"), 2U);
+  EXPECT_TRUE(view("int_ordered"));
+  EXPECT_NE(integrations->forwarder(file_integration_id("file")), nullptr);
+  const auto refused = integrations->remove("int_kafka", 2);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("integrations.json cannot be read"));
+  start({});
+  EXPECT_FALSE(view("kafka")->orphaned);
+  EXPECT_EQ(pending("kafka"), 2U);
+  EXPECT_FALSE(view("int_ordered")) << "the order is carried out when it can be read again";
 }
 
 TEST_F(IntegrationsTest, ANameGoneFromTheFileIsAnOrphanUntilItIsRemoved) {

@@ -153,7 +153,7 @@ function card(one) {
     </dl>
     ${one.consent_categories.length ? html`<p class="soft">Only events that grant ${one.consent_categories.join(", ")}.</p>` : nothing}
     ${fixed && !one.orphaned ? html`<p class="soft">From the configuration file: change or remove it there.</p>` : nothing}
-    ${one.orphaned ? html`<p class="soft">Its name is gone from the configuration file. Put it back there, or end it on the command line:
+    ${one.orphaned ? html`<p class="soft">${one.origin === "file" ? "Its name is gone from the configuration file. Put it back there" : "The agent's integrations.json does not name it any more. Restore that file and restart"}, or end it on the command line:
       <code>signal-agent integrations remove "${one.name}"</code></p>` : nothing}
     ${testLine(one)}
     ${checked ? checkResult(checked) : nothing}
