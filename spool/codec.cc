@@ -125,6 +125,28 @@ Result<Reader> opened(std::string_view bytes, std::string_view what) {
   return Reader(bytes.substr(kFrame));
 }
 
+/// Ranges above `before`, as steps from the one before: two bytes each as a rule.
+void put_ranges(std::string& out, Seq before, const RangeSet& ranges) {
+  put_varint(out, ranges.ranges().size());
+  for (const SeqRange& range : ranges.ranges()) {
+    put_varint(out, range.first.value - before.value);
+    put_varint(out, range.last.value - range.first.value);
+    before = range.last;
+  }
+}
+
+bool take_ranges(Reader& reader, Seq mark, RangeSet& ranges) {
+  std::uint64_t before = mark.value;
+  for (std::uint64_t count = reader.varint(); count > 0 && reader.ok(); --count) {
+    const std::uint64_t first = before + reader.varint();
+    const std::uint64_t last = first + reader.varint();
+    if (first <= before || last < first) return false;
+    ranges.add({{first}, {last}});
+    before = last;
+  }
+  return true;
+}
+
 // --- event
 // ----------------------------------------------------------------------------------------
 //
@@ -249,6 +271,24 @@ Result<StateRecord> decode_state(std::string_view bytes) {
   return state;
 }
 
+std::string encode_unheld(const Unheld& unheld) {
+  std::string out = framed();
+  put_varint(out, unheld.dropped);
+  put_ranges(out, {}, unheld.freed);
+  return sealed(std::move(out));
+}
+
+Result<Unheld> decode_unheld(std::string_view bytes) {
+  constexpr std::string_view kWhat = "the record of what was given up";
+  auto reader = opened(bytes, kWhat);
+  if (!reader) return std::move(reader).error();
+  Unheld unheld;
+  unheld.dropped = reader->varint();
+  if (!take_ranges(*reader, {}, unheld.freed)) return damaged(kWhat, "ranges");
+  if (!reader->at_end()) return damaged(kWhat, "length");
+  return unheld;
+}
+
 std::string encode_cursor(const CursorRecord& cursor) {
   std::string out = framed();
   put_varint(out, cursor.id);
@@ -260,13 +300,7 @@ std::string encode_cursor(const CursorRecord& cursor) {
        {cursor.stored_base, cursor.acked, cursor.filtered, cursor.discarded, cursor.damaged,
         cursor.buried, cursor.dead_letter_bytes})
     put_varint(out, total);
-  put_varint(out, cursor.settled.ranges().size());
-  Seq before = cursor.mark;  // ranges as steps from the one before: two bytes each as a rule
-  for (const SeqRange& range : cursor.settled.ranges()) {
-    put_varint(out, range.first.value - before.value);
-    put_varint(out, range.last.value - range.first.value);
-    before = range.last;
-  }
+  put_ranges(out, cursor.mark, cursor.settled);
   return sealed(std::move(out));
 }
 
@@ -283,15 +317,8 @@ Result<CursorRecord> decode_cursor(std::string_view bytes) {
        {&cursor.stored_base, &cursor.acked, &cursor.filtered, &cursor.discarded, &cursor.damaged,
         &cursor.buried, &cursor.dead_letter_bytes})
     *total = reader->varint();
-  std::uint64_t count = reader->varint();
-  std::uint64_t before = cursor.mark.value;
-  for (; count > 0 && reader->ok(); --count) {
-    const std::uint64_t first = before + reader->varint();
-    const std::uint64_t last = first + reader->varint();
-    if (first <= before || last < first) return damaged("a cursor record", "ranges");
-    cursor.settled.add({{first}, {last}});
-    before = last;
-  }
+  if (!take_ranges(*reader, cursor.mark, cursor.settled))
+    return damaged("a cursor record", "ranges");
   if (!reader->at_end()) return damaged("a cursor record", "length");
   return cursor;
 }

@@ -31,6 +31,7 @@ inline std::string_view view(const SeqKey& key) {
 /// meta: 'c' + cursor id, 'g' + first of a gap, 'p' + seq of a size point; and the names below.
 std::string meta_key(char kind, std::uint64_t number);
 inline constexpr std::string_view kStateKey = "state";
+inline constexpr std::string_view kUnheldKey = "unheld";
 inline constexpr std::string_view kFormatKey = "format";
 inline constexpr std::string_view kSpoolIdKey = "spool_id";
 
@@ -52,6 +53,9 @@ Result<EventView> decode_event(std::string_view encoded, Seq seq);
 
 std::string encode_state(const StateRecord& state);
 Result<StateRecord> decode_state(std::string_view bytes);
+
+std::string encode_unheld(const Unheld& unheld);
+Result<Unheld> decode_unheld(std::string_view bytes);
 
 std::string encode_cursor(const CursorRecord& cursor);
 Result<CursorRecord> decode_cursor(std::string_view bytes);

@@ -31,6 +31,13 @@ struct StateRecord {
   std::uint64_t lost = 0;  // acknowledged events recovery did not find, ever
 };
 
+/// What was given up and no cursor's books can tell; one value in `meta`.
+struct Unheld {
+  std::uint64_t dropped = 0;  // events that went while no cursor held disk, ever
+  RangeSet freed;             // above the floor, while no cursor holds disk: may be gone from disk
+  friend bool operator==(const Unheld&, const Unheld&) = default;
+};
+
 /// Numbers without an event. kBurned: never answered. kLost: answered, then found missing on disk.
 struct Gap {
   enum class Kind : std::uint8_t { kBurned = 0, kLost = 1 };

@@ -107,6 +107,7 @@ void Spool::Impl::write_group(Committer::Group& group) {
   }
   group.ops.erase(group.ops.begin(), group.ops.begin() + static_cast<std::ptrdiff_t>(applied));
   transaction.raise_floor();
+  transaction.keep_freed();
 
   if (begun - disk_checked_at > kDiskCheck && !group.appends.empty()) {
     disk_checked_at = begun;
@@ -155,6 +156,8 @@ void Spool::Impl::write_group(Committer::Group& group) {
   for (const auto& [id, cursor] : transaction.changed())
     batch.Put(opened->meta(), meta_key('c', id), encode_cursor(cursor));
   for (const CursorId id : transaction.removed()) batch.Delete(opened->meta(), meta_key('c', id));
+  if (transaction.unheld() != before.unheld)
+    batch.Put(opened->meta(), slice(kUnheldKey), encode_unheld(transaction.unheld()));
   if (transaction.state_changed()) {
     batch.Put(opened->meta(), slice(kStateKey), encode_state(state));
     const SizePoint end{state.last, state.stored_bytes};
@@ -213,8 +216,10 @@ void Spool::Impl::write_group(Committer::Group& group) {
 void Spool::Impl::publish(Transaction& transaction, bool drop) {
   const auto now = options.clock->steady();
   Lock lock(mutex);
-  const bool holders_changed = !transaction.removed().empty();
+  const bool holders_changed =
+      !transaction.removed().empty() || transaction.unheld() != ledger.unheld;
   ledger.state = transaction.state();
+  ledger.unheld = transaction.unheld();
   for (const auto& [id, cursor] : transaction.changed())
     ledger.cursors.insert_or_assign(id, cursor);
   for (const CursorId id : transaction.removed()) {
@@ -231,10 +236,7 @@ void Spool::Impl::publish(Transaction& transaction, bool drop) {
   for (const Seq point : sizes.drop_below(ledger.state.floor)) points_to_delete.push_back(point);
   if (drop || holders_changed || now - freed_at >= kHousekeeping) {
     freed_at = now;
-    std::vector<const CursorRecord*> holders;
-    for (const auto& [id, cursor] : ledger.cursors)
-      if (cursor.holds_disk) holders.push_back(&cursor);
-    ledger.freed = freed_above(ledger.state.floor, ledger.state.last, holders);
+    ledger.freed = ledger.freed_now();
   } else {
     ledger.freed.drop_through(ledger.state.floor);
   }

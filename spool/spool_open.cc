@@ -116,6 +116,10 @@ Result<void> Spool::Impl::load(Store& opened) {
       if (!state) return std::move(state).error();
       ledger.state = *state;
       has_state = true;
+    } else if (key == kUnheldKey) {
+      auto unheld = decode_unheld(value);
+      if (!unheld) return std::move(unheld).error();
+      ledger.unheld = std::move(unheld).value();
     } else if (key == kFormatKey) {
       has_format = true;
       if (value != std::to_string(kFormatVersion))
@@ -148,11 +152,7 @@ Result<void> Spool::Impl::load(Store& opened) {
   if (has_format && !has_state && !options.read_only)
     return Error{Code::kCorrupt, "the spool's state record is missing"};
   sizes.extend({ledger.state.last, ledger.state.stored_bytes});
-
-  std::vector<const CursorRecord*> holders;
-  for (const auto& [id, cursor] : ledger.cursors)
-    if (cursor.holds_disk) holders.push_back(&cursor);
-  ledger.freed = freed_above(ledger.state.floor, ledger.state.last, holders);
+  ledger.freed = ledger.freed_now();
 
   if (seen.window() > 0) {
     const std::uint64_t known = ledger.state.id_count;

@@ -57,6 +57,26 @@ void Transaction::raise_floor() {
   if (held) state_.floor = std::max(state_.floor, lowest);
 }
 
+RangeSet Ledger::freed_now() const {
+  std::vector<const CursorRecord*> holders;
+  for (const auto& [id, cursor] : cursors)
+    if (cursor.holds_disk) holders.push_back(&cursor);
+  if (!holders.empty()) return freed_above(state.floor, state.last, holders);
+  RangeSet left = unheld.freed;
+  left.drop_through(state.floor);
+  return left;
+}
+
+void Transaction::keep_freed() {
+  for (const CursorRecord* cursor : cursors()) {
+    if (!cursor->holds_disk) continue;
+    unheld_.freed = {};
+    return;
+  }
+  if (!changed_.empty() || !removed_.empty()) unheld_.freed = before_.freed_now();
+  unheld_.freed.drop_through(state_.floor);
+}
+
 bool Transaction::state_changed() const {
   const StateRecord& before = before_.state;
   return state_.last != before.last || state_.floor != before.floor ||

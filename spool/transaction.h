@@ -28,6 +28,10 @@ struct Ledger {
   RangeSet gaps;    // numbers without an event
   RangeSet burned;  // those of them that were never answered
   RangeSet freed;   // above the floor, settled by every holder: may be gone from disk
+  Unheld unheld;
+
+  /// What the cursors leave of the events above the floor, without any: what the last one left.
+  RangeSet freed_now() const;
 };
 
 class Transaction {
@@ -40,7 +44,8 @@ class Transaction {
         dead_limits_(dead_limits),
         claims_(claims),
         batch_(batch),
-        state_(before.state) {}
+        state_(before.state),
+        unheld_(before.unheld) {}
 
   // --- what ops use -----------------------------------------------------------------------------
 
@@ -52,6 +57,7 @@ class Transaction {
   std::vector<const CursorRecord*> cursors() const;
 
   StateRecord& state() { return state_; }
+  Unheld& unheld() { return unheld_; }
   const Ledger& before() const { return before_; }
   const DeadLetters& dead() const { return dead_; }
   const DeadLetterSettings& dead_limits() const { return dead_limits_; }
@@ -84,6 +90,9 @@ class Transaction {
 
   /// The floor follows the lowest mark of those that hold disk; never goes back.
   void raise_floor();
+  /// When the last one that holds disk goes, what is freed above the floor has to be written down:
+  /// nobody's books name it any more. The next one has it in its own.
+  void keep_freed();
   const std::map<CursorId, CursorRecord>& changed() const { return changed_; }
   const std::set<CursorId>& removed() const { return removed_; }
   bool state_changed() const;
@@ -96,6 +105,7 @@ class Transaction {
   Claims& claims_;
   rocksdb::WriteBatch& batch_;
   StateRecord state_;
+  Unheld unheld_;
   std::map<CursorId, CursorRecord> changed_;
   std::set<CursorId> removed_;
   std::set<CursorId> dead_touched_;

@@ -59,7 +59,7 @@ struct Kind {
   std::size_t crc_at = 1;
 };
 
-constexpr std::array<Kind, 8> kKinds = {{
+constexpr std::array<Kind, 9> kKinds = {{
     {event_written_again, 2},
     {[](std::string_view bytes) { return written_again(decode_state, encode_state, bytes); }},
     {cursor_written_again},
@@ -72,6 +72,7 @@ constexpr std::array<Kind, 8> kKinds = {{
     {[](std::string_view bytes) {
       return written_again(decode_high_water, encode_high_water, bytes);
     }},
+    {[](std::string_view bytes) { return written_again(decode_unheld, encode_unheld, bytes); }},
 }};
 
 void seal(std::string& record, std::size_t crc_at) {

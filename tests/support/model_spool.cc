@@ -24,6 +24,7 @@ struct Cursor {
   std::set<Seq> claimed;
   bool holds = true;
   std::set<std::uint64_t> settled;  // above the mark, otherwise than by ack
+  std::uint64_t never_stored = 0;   // freed when it began
   Books books;
   std::map<std::uint64_t, DeadLetter> dead;
 };
@@ -35,6 +36,8 @@ struct Disk {
   std::set<std::uint64_t> damaged;
   std::map<CursorId, Cursor> cursors;
   CursorId next_cursor = 1;
+  std::uint64_t floor = 0;        // as the last one that held disk left it
+  std::set<std::uint64_t> freed;  // above it, while none does
   std::uint64_t dead_limit = ~0ULL;
   std::uint64_t settlements = 0;
   std::uint64_t sync_settlements = 0;
@@ -76,7 +79,7 @@ Books books_of(const Disk& disk, const Cursor& cursor) {
   const std::uint64_t end = disk.next - 1;
   books.buried = cursor.dead.size();
   books.pending = count_events(disk, cursor.mark, end) - settled_within(cursor, cursor.mark, end);
-  books.stored = count_events(disk, cursor.begin - 1, end);
+  books.stored = count_events(disk, cursor.begin - 1, end) - cursor.never_stored;
   return books;
 }
 
@@ -120,7 +123,22 @@ std::uint64_t floor_of(const Disk& disk) {
     held = true;
     lowest = std::min(lowest, cursor.mark);
   }
-  return held ? lowest : 0;
+  return held ? std::max(disk.floor, lowest) : disk.floor;
+}
+
+/// Above the floor, needed by nobody: gone too.
+std::set<std::uint64_t> freed_of(const Disk& disk) {
+  bool held = false;
+  std::set<std::uint64_t> freed;
+  for (const auto& [seq, event] : disk.events) {
+    bool needed = false;
+    for (const auto& [id, cursor] : disk.cursors) {
+      held |= cursor.holds;
+      needed |= cursor.holds && seq > cursor.mark && !cursor.settled.contains(seq);
+    }
+    if (!needed) freed.insert(seq);
+  }
+  return held ? freed : disk.freed;
 }
 
 /// Settles `range` otherwise than by ack; every event in it must have been open.
@@ -451,13 +469,19 @@ Result<CursorState> Spool::attach(std::string_view name, Start start) {
   for (const auto& [id, cursor] : disk.cursors) {
     if (cursor.name == name) return state_of(disk, cursor);
   }
+  const std::uint64_t floor = floor_of(disk);
+  const std::set<std::uint64_t> freed = freed_of(disk);
   Cursor& cursor = disk.cursors[disk.next_cursor];
   cursor.id = disk.next_cursor++;
   cursor.name = name;
-  if (start == Start::kEnd) {
-    cursor.mark = disk.next - 1;
-    cursor.begin = disk.next;
+  cursor.mark = start == Start::kEnd ? disk.next - 1 : floor;
+  cursor.begin = cursor.mark + 1;
+  for (const std::uint64_t seq : freed) {
+    if (seq <= cursor.mark) continue;
+    cursor.settled.insert(seq);
+    ++cursor.never_stored;
   }
+  advance_mark(disk, cursor);
   return state_of(disk, cursor);
 }
 
@@ -486,8 +510,11 @@ Result<CursorState> Spool::set_holds_disk(CursorId id, bool holds) {
 
 Result<Books> Spool::remove(CursorId id) {
   Lock lock(impl_->disk->mutex);
-  const Books books = books_of(*impl_->disk, impl_->disk->cursors.at(id));
-  impl_->disk->cursors.erase(id);
+  Disk& disk = *impl_->disk;
+  const Books books = books_of(disk, disk.cursors.at(id));
+  disk.floor = floor_of(disk);
+  disk.freed = freed_of(disk);
+  disk.cursors.erase(id);
   return books;
 }
 

@@ -132,6 +132,17 @@ TEST(CodecTest, ACursorComesBackAsItWentIn) {
   EXPECT_FALSE(back->holds_disk);
 }
 
+TEST(CodecTest, WhatNoCursorHeldComesBackAsItWentIn) {
+  Unheld unheld;
+  unheld.dropped = 1ULL << 33;
+  unheld.freed.add({{1}, {1}});
+  unheld.freed.add({{10}, {2'000'000}});
+  auto back = decode_unheld(encode_unheld(unheld));
+  ASSERT_TRUE(back.has_value());
+  EXPECT_EQ(*back, unheld);
+  EXPECT_EQ(*decode_unheld(encode_unheld({})), Unheld{});
+}
+
 TEST(CodecTest, ADeadLetterHeaderComesBackAsItWentIn) {
   DeadHeader header;
   header.why = {.reason = "size",
@@ -159,6 +170,7 @@ TEST(CodecTest, ADeadLetterHeaderComesBackAsItWentIn) {
 TEST(CodecTest, EveryFlippedBitOfARecordIsNoticed) {
   const std::vector<std::string> records = {
       encode_state({.last = {7}, .floor = {3}, .stored = 9, .stored_bytes = 5000, .id_count = 2}),
+      encode_unheld({.dropped = 7, .freed = full_cursor().settled}),
       encode_cursor(full_cursor()),
       encode_gap({{{5}, {9}}, Gap::Kind::kLost}),
       encode_point({{5}, 100}),
@@ -170,6 +182,7 @@ TEST(CodecTest, EveryFlippedBitOfARecordIsNoticed) {
       std::string damaged = record;
       damaged[bit / 8] = static_cast<char>(damaged[bit / 8] ^ (1 << (bit % 8)));
       EXPECT_FALSE(decode_state(damaged).has_value());
+      EXPECT_FALSE(decode_unheld(damaged).has_value());
       EXPECT_FALSE(decode_cursor(damaged).has_value());
       EXPECT_FALSE(decode_gap(damaged).has_value());
       EXPECT_FALSE(decode_point(damaged).has_value());
@@ -191,6 +204,7 @@ TEST(CodecTest, RandomBytesBehindAGoodChecksumNeverCrashADecoder) {
     auto cursor = decode_cursor(bytes);
     EXPECT_TRUE(!cursor || cursor->settled.ranges().size() <= bytes.size());
     (void)decode_state(bytes).has_value();
+    (void)decode_unheld(bytes).has_value();
     (void)decode_gap(bytes).has_value();
     (void)decode_dead_header(bytes).has_value();
     (void)decode_high_water(bytes).has_value();

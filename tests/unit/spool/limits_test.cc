@@ -122,6 +122,134 @@ TEST_F(LimitsTest, DropOldestWithoutCursorsMovesTheFloor) {
   EXPECT_EQ(b.stored, b.pending);
 }
 
+// --- what was dropped while somebody held disk, once nobody does
+// ------------------------------------------------------------------------------------------------
+
+/// One integration that has an event in its library, dropped what follows, and then goes. Files are
+/// small, so that what is freed really leaves the disk.
+class FreedTest : public LimitsTest {
+ protected:
+  FreedTest() {
+    options.limits.max_bytes = 4'000'000;
+    options.limits.when_full = WhenFull::kDropOldest;
+    options.write_buffer_bytes = 64 * kKiB;
+  }
+  void drop_behind_one_in_the_library() {
+    open();
+    first = attach("one");
+    ASSERT_TRUE(store_count(10, 1000).has_value());
+    spool->set_sent(first, {1});
+    std::mt19937 random(5);
+    for (int i = 0; i < 80; ++i) {
+      AppendBatch batch;
+      for (int j = 0; j < 100; ++j) {
+        std::string noise;
+        for (int k = 0; k < 1000; ++k) noise.push_back(static_cast<char>(random()));
+        batch.add(plain_event(noise));
+      }
+      ASSERT_TRUE(append(std::move(batch)).has_value()) << i;
+    }
+    const CursorState state = *spool->cursor(first);
+    ASSERT_EQ(state.mark, Seq{0});
+    ASSERT_EQ(state.settled.size(), 1u);
+    gone = state.settled.front();
+    ASSERT_EQ(gone.first, Seq{2});
+    ASSERT_GT(gone.size(), 2000u);
+    pending = state.books.pending;
+    bytes = spool->stats().logical_bytes;
+    pass_a_second();
+  }
+  /// All that a new one is given, as its forwarder would read it.
+  void expect_the_next_gets_what_was_kept(Start start = Start::kOldest) {
+    const CursorState state = *spool->cursor(attach("two", start));
+    EXPECT_EQ(state.books.stored, pending);
+    EXPECT_EQ(state.books.pending, pending);
+    EXPECT_EQ(state.books.discarded, 0u) << "nothing was dropped for it";
+    std::uint64_t read_events = 0;
+    for (Seq from = state.mark.next(); from <= spool->durable_end();) {
+      auto read = spool->read(from, {});
+      ASSERT_TRUE(read.has_value());
+      EXPECT_TRUE(read->damaged.empty());
+      for (const EventView& event : read->events) {
+        const bool settled = std::ranges::any_of(state.settled, [&](const SeqRange& range) {
+          return range.first <= event.seq && event.seq <= range.last;
+        });
+        if (!settled) ++read_events;
+      }
+      from = read->next;
+    }
+    EXPECT_EQ(read_events, pending);
+    const std::uint64_t now = spool->stats().logical_bytes;
+    EXPECT_NEAR(static_cast<double>(now), static_cast<double>(bytes), 3000);
+  }
+
+  CursorId first = 0;
+  SeqRange gone;
+  std::uint64_t pending = 0;
+  std::uint64_t bytes = 0;
+};
+
+TEST_F(FreedTest, StaysGoneForTheNextIntegration) {
+  drop_behind_one_in_the_library();
+  ASSERT_TRUE(spool->remove(first).has_value());
+  EXPECT_EQ(spool->stats().logical_bytes, bytes);
+  pass_a_second();
+  expect_the_next_gets_what_was_kept();
+}
+
+TEST_F(FreedTest, StaysGoneAfterARestart) {
+  drop_behind_one_in_the_library();
+  ASSERT_TRUE(spool->remove(first).has_value());
+  crash();
+  EXPECT_NEAR(static_cast<double>(spool->stats().logical_bytes), static_cast<double>(bytes), 3000);
+  pass_a_second();
+  reopen();
+  expect_the_next_gets_what_was_kept();
+  crash();
+  expect_the_next_gets_what_was_kept();
+}
+
+TEST_F(FreedTest, StaysGoneWhileTheOnlyOneIsDisabled) {
+  drop_behind_one_in_the_library();
+  ASSERT_TRUE(spool->set_holds_disk(first, false).has_value());
+  EXPECT_EQ(spool->stats().logical_bytes, bytes);
+  crash();
+  pass_a_second();
+  expect_the_next_gets_what_was_kept();
+  const Books back = spool->set_holds_disk(first, true)->books;
+  EXPECT_EQ(back.pending, pending);
+  EXPECT_EQ(back.discarded, gone.size()) << "once";
+  EXPECT_EQ(back.stored, settled_and_pending(back));
+}
+
+TEST_F(FreedTest, ClosesIntakeNoMore) {
+  drop_behind_one_in_the_library();
+  spool->close();
+  spool.reset();
+  options.limits.when_full = WhenFull::kReject;
+  options.limits.max_bytes = bytes + 10'000;
+  open();
+  ASSERT_TRUE(spool->set_holds_disk(first, false).has_value());
+  EXPECT_EQ(spool->intake_state(), IntakeState::kOpen);
+  EXPECT_TRUE(store_count(1, 1000).has_value());
+  crash();
+  EXPECT_EQ(spool->intake_state(), IntakeState::kOpen);
+  EXPECT_TRUE(store_count(1, 1000).has_value());
+}
+
+TEST_F(FreedTest, IsDroppedOnceByTheFloorThatMovesOverIt) {
+  drop_behind_one_in_the_library();
+  ASSERT_TRUE(spool->remove(first).has_value());
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(store_count(100, 1000).has_value()) << i;
+  EXPECT_GT(spool->stats().first, gone.last);
+  EXPECT_LE(spool->stats().logical_bytes, 4'000'000u);
+  EXPECT_GT(spool->stats().logical_bytes, 3'800'000u);
+  crash();
+  const CursorState two = *spool->cursor(attach("two"));
+  EXPECT_EQ(two.mark.next(), spool->stats().first);
+  EXPECT_EQ(values_from(two.mark.next()).size(), two.books.pending);
+}
+
 TEST_F(LimitsTest, ADisabledCursorHoldsNothingAndLosesWhatWasTrimmed) {
   open();
   const CursorId on = attach("on");
