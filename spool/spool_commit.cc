@@ -123,8 +123,9 @@ void Spool::Impl::write_group(Committer::Group& group) {
   std::uint64_t seen_again = 0;
   for (const AppendRequest& request : group.appends) {
     if (!room) {
-      answers.push_back(Error{
-          Code::kFull, "the spool is full and everything in it is being delivered; try again"});
+      answers.push_back(
+          Error{Code::kFull,
+                "the spool is full of what is being delivered and of dead letters; try again"});
       continue;
     }
     Appended appended;

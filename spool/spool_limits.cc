@@ -9,7 +9,7 @@
 namespace signal_agent::spool {
 
 /// Discards from the front until `incoming` fits: for every cursor that holds disk, what neither is
-/// settled nor may be in its library. False when not enough could go.
+/// settled nor may be in its library. False when not enough could go; then none goes.
 bool Spool::Impl::drop_oldest(Transaction& transaction, std::uint64_t incoming) {
   std::map<CursorId, Seq> sent;
   for (const CursorRecord* cursor : transaction.cursors())
@@ -26,10 +26,14 @@ bool Spool::Impl::drop_oldest(Transaction& transaction, std::uint64_t incoming) 
     spared_bytes += sizes.bytes_in(range);
   const Seq target =
       std::min(state.last, sizes.seq_at(sizes.bytes_through(state.floor) + spared_bytes + need));
-  bool held = false;
+  std::uint64_t gone = sizes.bytes_in({ledger.state.floor.next(), target});
+  for (const SeqRange& range : spared.inside({ledger.state.floor.next(), target}))
+    gone -= std::min(gone, sizes.bytes_in(range));
+  gone = std::min(gone, used_bytes.load());
+  if (used_bytes - gone + incoming > options.limits.max_bytes) return false;
+
   for (const CursorRecord* holder : transaction.cursors()) {
     if (!holder->holds_disk) continue;
-    held = true;
     CursorRecord cursor = *holder;
     const Seq from = sent[cursor.id];
     if (from >= target) continue;
@@ -37,17 +41,15 @@ bool Spool::Impl::drop_oldest(Transaction& transaction, std::uint64_t incoming) 
     cursor.discarded += dropped;
     advance_mark(cursor, ledger.gaps, cursor.mark, state.last);
     note_discarded(transaction, *holder, cursor);
-    log::warn("the spool is full: the oldest events were dropped",
-              {{"cursor", cursor.name}, {"dropped", dropped}, {"through", target.value}});
+    transaction.tell([name = cursor.name, dropped, target] {
+      log::warn("the spool is full: the oldest events were dropped",
+                {{"cursor", name}, {"dropped", dropped}, {"through", target.value}});
+    });
     transaction.set_cursor(std::move(cursor));
   }
-  if (!held) state.floor = std::max(state.floor, target);
+  if (sent.empty()) state.floor = std::max(state.floor, target);
   transaction.raise_floor();
-  std::uint64_t gone = sizes.bytes_in({ledger.state.floor.next(), target});
-  for (const SeqRange& range : spared.inside({ledger.state.floor.next(), target}))
-    gone -= std::min(gone, sizes.bytes_in(range));
-  gone = std::min(gone, used_bytes.load());
-  return used_bytes - gone + incoming <= options.limits.max_bytes;
+  return true;
 }
 
 std::uint64_t Spool::Impl::logical_bytes() const {

@@ -203,10 +203,11 @@ bool make_room(Disk& disk, std::uint64_t incoming, std::uint64_t max_bytes) {
     target = it->first;
     gone += it->second;
   }
+  if (used - gone + incoming > max_bytes) return false;
   for (auto& [id, cursor] : disk.cursors) {
     if (cursor.holds) drop_through(disk, cursor, target);
   }
-  return used - gone + incoming <= max_bytes;
+  return true;
 }
 
 void apply(Disk& disk, Cursor& cursor, Settlement&& change) {

@@ -9,6 +9,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class StepClock final : public Clock {
  public:
@@ -109,6 +110,30 @@ TEST_F(LimitsTest, DropOldestRefusesWhenEverythingIsInTheLibrary) {
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().code, Code::kFull);
   EXPECT_EQ(books(cursor).discarded, 0u);
+}
+
+TEST_F(LimitsTest, DropOldestDropsNothingWhereThatMakesTooLittleRoom) {
+  options.limits.max_bytes = 20'000;
+  options.limits.when_full = WhenFull::kDropOldest;
+  open();
+  const CursorId cursor = attach("kafka");
+  ASSERT_TRUE(store_count(17, 1000).has_value());
+  ASSERT_TRUE(bury(cursor, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}).has_value());
+  const std::uint64_t before = spool->stats().logical_bytes;
+  ::testing::internal::CaptureStderr();
+  auto refused = store_count(5, 1000);
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(), Not(HasSubstr("dropped")));
+  ASSERT_FALSE(refused.has_value()) << "the dead letters take the room";
+  EXPECT_EQ(refused.error().code, Code::kFull);
+  EXPECT_EQ(books(cursor).discarded, 0u);
+  EXPECT_EQ(books(cursor).pending, 2u);
+  EXPECT_FALSE(spool->was_discarded(cursor, {16}));
+  EXPECT_EQ(spool->stats().logical_bytes, before);
+  EXPECT_TRUE(store_count(2, 1000).has_value());
+  ::testing::internal::CaptureStderr();
+  EXPECT_TRUE(store_count(2, 1000).has_value());
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(), HasSubstr("dropped"));
+  EXPECT_EQ(books(cursor).discarded, 2u);
 }
 
 TEST_F(LimitsTest, DropOldestWithoutCursorsMovesTheFloor) {
