@@ -23,6 +23,7 @@ constexpr std::string_view kRecordRejected = "RECORD_REJECTED";
 constexpr std::string_view kBrokerUnavailable = "BROKER_UNAVAILABLE";
 constexpr std::string_view kExpired = "EXPIRED";
 constexpr std::string_view kDeadLettersFull = "DEAD_LETTERS_FULL";
+constexpr std::string_view kSpoolReadFailed = "SPOOL_READ_FAILED";
 
 constexpr std::int64_t kSilentTooLongMs = 60'000;
 
@@ -266,6 +267,13 @@ const std::vector<CatalogueEntry>& catalogue() {
         "set aside and delivery waits."},
        "Look at the dead letters, cure their cause, then replay or discard them; or raise the "
        "bound."},
+      {kSpoolReadFailed,
+       FailureClass::kRetry,
+       "The spool cannot be read",
+       {"The process has no descriptors or no memory left.",
+        "The files of the spool were made unreadable for the agent."},
+       "Nothing is lost; it resumes by itself. The error in the log says what is short: raise "
+       "LimitNOFILE, or give the files back to the agent's user."},
   };
   return entries;
 }

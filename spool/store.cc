@@ -230,6 +230,11 @@ std::string_view text(const rocksdb::Slice& bytes) {
   return {bytes.data(), bytes.size()};
 }
 
+bool is_damage(const rocksdb::Status& status) {
+  return status.IsCorruption() ||
+         (status.IsIOError() && status.ToString().find("Input/output error") != std::string::npos);
+}
+
 Error error_of(const rocksdb::Status& status, std::string_view context) {
   const std::string words = status.ToString();
   Code code = Code::kIo;

@@ -85,6 +85,10 @@ class Store {
 rocksdb::Slice slice(std::string_view bytes);
 std::string_view text(const rocksdb::Slice& bytes);
 
+/// The bytes are bad, or the device cannot give them (EIO). Everything else that keeps RocksDB from
+/// reading, such as a lack of descriptors or memory, passes.
+bool is_damage(const rocksdb::Status& status);
+
 /// RocksDB's words under our codes.
 Error error_of(const rocksdb::Status& status, std::string_view context);
 

@@ -41,6 +41,9 @@ Result<std::string> Transaction::event_bytes(Seq seq) const {
   // Through the block cache: what is buried together lies together, and a block holds dozens.
   const rocksdb::Status status =
       store_.db().Get({}, store_.events(), rocksdb::Slice(key.data(), key.size()), &bytes);
+  if (status.IsNotFound() || is_damage(status))
+    return Error{Code::kCorrupt,
+                 "reading event " + std::to_string(seq.value) + ": " + status.ToString()};
   if (!status.ok()) return error_of(status, "reading event " + std::to_string(seq.value));
   if (auto event = decode_event(bytes, seq); !event) return std::move(event).error();
   return bytes;
@@ -204,6 +207,8 @@ Result<void> settle(Transaction& transaction, CursorId id, const Settlement& set
     std::string bytes;
     if (letter.encoded.empty()) {
       auto stored = transaction.event_bytes(letter.seq);
+      if (!stored && stored.error().code != Code::kCorrupt)
+        return Error{Code::kUnavailable, stored.error().message};
       if (!stored) {
         log::error("an event to bury cannot be read and counts as damaged",
                    {{"cursor", cursor.name},

@@ -283,6 +283,7 @@ void Forwarder::Impl::take_completions() {
       if (done.updates) replay_.restart();
       if (!done.buried.empty()) {
         dead_full_ = false;
+        unreadable_.reset();
         bury_at_once_ = std::min(kBuryBatchEvents, 2 * bury_at_once_);
         tell_buried(done.buried);
       }
@@ -297,6 +298,10 @@ void Forwarder::Impl::take_completions() {
     }
     if (outcome.error().code == Code::kFull) {
       bury_less(std::move(outcome).error(), refused);
+      continue;
+    }
+    if (outcome.error().code == Code::kUnavailable && refused > 0) {
+      bury_later(std::move(outcome).error());
       continue;
     }
     if (!spool_failed_ && !stopping_) {

@@ -178,6 +178,7 @@ struct Forwarder::Impl {
   };
   void settle();
   void submit_bury();
+  void bury_later(Error unreadable);
   void bury_less(Error full, std::size_t refused);
   void submit_progress(spool::Urgency urgency);
   bool settled_all() const;
@@ -309,7 +310,8 @@ struct Forwarder::Impl {
   bool start_asked_ = false;
   bool spool_failed_ = false;
   bool read_failed_ = false;
-  bool dead_full_ = false;  // not even one more fits
+  std::optional<std::string> unreadable_;  // what the spool said when it was last read
+  bool dead_full_ = false;                 // not even one more fits
   std::string dead_full_seen_;
   std::int64_t dead_full_since_ = 0;
   Time bury_retry_at_{};

@@ -9,7 +9,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr std::size_t kBuryBatchBytes = 4 * kMiB;
-constexpr std::chrono::milliseconds kBuryRetry = 5s;  // while the dead letters are full
+constexpr std::chrono::milliseconds kBuryRetry = 5s;  // while they are full or cannot be made
 
 }  // namespace
 
@@ -93,6 +93,12 @@ void Forwarder::Impl::submit_bury() {
   spool_.settle(
       options_.cursor, std::move(change), spool::Urgency::kSync,
       [signal = signal_, id](Result<void> outcome) { signal->complete(id, std::move(outcome)); });
+}
+
+/// The spool cannot read an event to bury now; nothing is lost by waiting.
+void Forwarder::Impl::bury_later(Error unreadable) {
+  unreadable_ = std::move(unreadable.message);
+  bury_retry_at_ = now_ + kBuryRetry;
 }
 
 /// So many do not fit. Half of them may, so that the dead letters are full to the last before

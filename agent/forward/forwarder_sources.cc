@@ -160,8 +160,10 @@ std::optional<spool::ReadBatch> Forwarder::Impl::read(spool::Seq from, spool::Re
       log::error("reading the spool failed",
                  {{"integration", options_.name}, {"error", found.error().message}});
     }
+    unreadable_ = found.error().message;
     return std::nullopt;
   }
+  unreadable_.reset();
   CHECK(found->next > from, found->next, from);
   return *std::move(found);
 }

@@ -80,6 +80,7 @@ std::optional<CurrentFailure> Forwarder::Impl::failure_now() {
   if (circuit_.blocked() || circuit_.state() == Circuit::State::kHalfOpen) {
     return CurrentFailure{circuit_.cause().code, circuit_.cause().seen, circuit_.since_ms()};
   }
+  if (unreadable_) return continued("SPOOL_READ_FAILED", *unreadable_);
   if (create_failure_) return continued(create_failure_->code, create_failure_->seen);
   if (trouble_.cause() && health_.brokers_up == 0) {
     Cause cause = *trouble_.cause();

@@ -92,6 +92,104 @@ TEST_F(DiskFaultTest, AReadOnlyDiskIsAnsweredAsDiskFull) {
   EXPECT_THAT(values_from({1}), ElementsAre("one"));
 }
 
+class UnreadableTest : public DiskFaultTest {
+ protected:
+  /// 10,000 events that do not compress, in more tables than are opened at the start.
+  void fill_tables() {
+    options.write_buffer_bytes = 64 * kKiB;
+    open();
+    std::mt19937 random(7);
+    for (int i = 0; i < 100; ++i) {
+      AppendBatch batch;
+      for (int j = 0; j < 100; ++j) {
+        std::string noise(500, '\0');
+        for (char& c : noise) c = static_cast<char>(random());
+        batch.add(plain_event(noise));
+      }
+      ASSERT_TRUE(append(std::move(batch)).has_value());
+    }
+    spool->close();
+    spool.reset();
+    open();
+  }
+  struct Seen {
+    std::uint64_t found = 0;
+    std::uint64_t damaged = 0;
+    std::uint64_t errors = 0;
+    std::string words;  // of the last error
+  };
+  /// Reads to the end as a forwarder does: what could not be read is tried again.
+  Seen read_all(std::uint64_t patience) {
+    Seen seen;
+    for (Seq from{1}; from <= spool->durable_end() && seen.errors < patience;) {
+      auto read = spool->read(from, {});
+      if (!read) {
+        EXPECT_EQ(read.error().code, Code::kIo);
+        seen.words = read.error().message;
+        ++seen.errors;
+        continue;
+      }
+      seen.found += read->events.size();
+      for (const auto& damage : read->damaged) seen.damaged += damage.count;
+      from = read->next;
+    }
+    return seen;
+  }
+};
+
+TEST_F(UnreadableTest, TablesThatCannotBeOpenedForNowAreAnErrorAndNotDamage) {
+  fill_tables();
+  disk->fail_opens(1'000'000, "Too many open files");
+  const Seen hindered = read_all(3);
+  EXPECT_EQ(hindered.errors, 3u);
+  EXPECT_THAT(hindered.words, ::testing::HasSubstr("Too many open files"));
+  EXPECT_EQ(hindered.damaged, 0u);
+  EXPECT_LT(hindered.found, 10'000u);
+  disk->fail_opens(0, "");
+  EXPECT_EQ(read_all(1).found, 10'000u);
+}
+
+TEST_F(UnreadableTest, AMomentWithoutDescriptorsCostsNothing) {
+  for (const std::uint64_t opens : {1, 2, 3, 5}) {
+    fill_tables();
+    disk->fail_opens(opens, "Too many open files");
+    const Seen seen = read_all(100);
+    EXPECT_EQ(seen.found, 10'000u) << opens;
+    EXPECT_EQ(seen.damaged, 0u) << opens;
+    spool->close();
+    spool.reset();
+    std::filesystem::remove_all(options.dir);
+  }
+}
+
+TEST_F(UnreadableTest, AnEventToBuryThatCannotBeReadForNowIsNotDamaged) {
+  fill_tables();
+  const CursorId cursor = attach("kafka");
+  Settlement burial;
+  for (std::uint64_t seq = 50; seq < 10'000; seq += 100) {  // one of each table
+    DeadLetter letter;
+    letter.seq = {seq};
+    letter.why.reason = "expired";
+    burial.bury.push_back(letter);
+  }
+  disk->fail_opens(1, "Too many open files");
+  auto refused = settle(cursor, burial);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, Code::kUnavailable);
+  EXPECT_EQ(books(cursor).damaged, 0u);
+  ASSERT_TRUE(settle(cursor, burial).has_value());
+  EXPECT_EQ(books(cursor).buried, 100u);
+}
+
+TEST_F(UnreadableTest, ATableTheDeviceCannotGiveIsDamageOfItsOwnNumbersOnly) {
+  fill_tables();
+  disk->fail_opens(1'000'000, "Input/output error");
+  const Seen seen = read_all(3);
+  EXPECT_EQ(seen.errors, 0u);
+  EXPECT_EQ(seen.found + seen.damaged, 10'000u);
+  EXPECT_GT(seen.damaged, 0u);
+}
+
 // --- the damage museum: one harm, and what survives
 // ------------------------------------------------------
 

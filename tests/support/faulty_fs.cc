@@ -133,6 +133,18 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
     *result = std::make_unique<File>(*this, name, content, std::move(file));
     return IOStatus::OK();
   }
+  IOStatus NewRandomAccessFile(const std::string& name, const FileOptions& options,
+                               std::unique_ptr<rocksdb::FSRandomAccessFile>* result,
+                               IODebugContext* debug) override {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (opens_to_fail_ > 0) {
+        --opens_to_fail_;
+        return IOStatus::IOError(name, open_error_);
+      }
+    }
+    return FileSystemWrapper::NewRandomAccessFile(name, options, result, debug);
+  }
   IOStatus ReopenWritableFile(const std::string& name, const FileOptions& options,
                               std::unique_ptr<FSWritableFile>* result,
                               IODebugContext* debug) override {
@@ -260,6 +272,8 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
   std::uint64_t full_at_ = kNever;
   bool full_ = false;
   bool read_only_ = false;
+  std::uint64_t opens_to_fail_ = 0;
+  std::string open_error_;
   std::uint64_t free_bytes_ = 1ULL << 40;
 
  private:
@@ -391,6 +405,11 @@ void FaultyDisk::set_full(bool full) {
   std::lock_guard<std::mutex> lock(file_system_->mutex_);
   file_system_->full_ = full;
   file_system_->full_at_ = kNever;
+}
+void FaultyDisk::fail_opens(std::uint64_t count, std::string words) {
+  std::lock_guard<std::mutex> lock(file_system_->mutex_);
+  file_system_->opens_to_fail_ = count;
+  file_system_->open_error_ = std::move(words);
 }
 void FaultyDisk::set_free_bytes(std::uint64_t bytes) {
   std::lock_guard<std::mutex> lock(file_system_->mutex_);

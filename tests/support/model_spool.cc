@@ -41,6 +41,7 @@ struct Disk {
   std::uint64_t dead_limit = ~0ULL;
   std::uint64_t settlements = 0;
   std::uint64_t sync_settlements = 0;
+  bool unreadable = false;
   bool failing = false;
   bool apply_failing_once = false;
   Mutex mutex;
@@ -522,6 +523,7 @@ Result<Books> Spool::remove(CursorId id) {
 Result<ReadBatch> Spool::read(Seq from, ReadLimits limits) const {
   Lock lock(impl_->disk->mutex);
   const Disk& disk = *impl_->disk;
+  if (disk.unreadable) return Error{Code::kIo, "reading events: Too many open files"};
   ReadBatch batch;
   auto bytes = std::make_shared<std::vector<std::string>>();
   std::vector<std::uint64_t> seqs;
@@ -715,6 +717,12 @@ void ModelDisk::fail_writes(bool applied) {
   Lock lock(disk->mutex);
   disk->failing = true;
   disk->apply_failing_once = applied;
+}
+
+void ModelDisk::fail_reads(bool fails) {
+  const auto disk = spool::disk_at(dir_);
+  Lock lock(disk->mutex);
+  disk->unreadable = fails;
 }
 
 void ModelDisk::repair() {

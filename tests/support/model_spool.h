@@ -30,6 +30,8 @@ class ModelDisk {
   /// Every write from now on fails with kFailed; `applied`: the first one reached the disk.
   void fail_writes(bool applied);
   void repair();
+  /// Reading events fails, as it does without descriptors.
+  void fail_reads(bool fails);
   /// Bounds the dead letters of every cursor; further burying answers kFull.
   void limit_dead_letters(std::uint64_t count);
   /// Settlements that were committed, and those of them that were asked to sync.

@@ -157,6 +157,19 @@ TEST_F(Delivery, GapsInTheNumberingArePassed) {
   expect_balance();
 }
 
+TEST_F(Delivery, WhatCannotBeReadForNowIsWaitedForAndShown) {
+  store_many(50);
+  disk.fail_reads(true);
+  start();
+  ASSERT_TRUE(until([&] { return failure() == "SPOOL_READ_FAILED"; }));
+  EXPECT_EQ(status().failure->seen, "reading events: Too many open files");
+  disk.fail_reads(false);
+  ASSERT_TRUE(until([&] { return nothing_pending(); }));
+  EXPECT_EQ(failure(), "");
+  EXPECT_EQ(cluster.stored_count(), 50u);
+  EXPECT_EQ(books().damaged, 0u);
+}
+
 TEST_F(Delivery, DamagedEventsAreCountedAndSteppedOver) {
   store_many(100);
   disk.damage({{10}, {20}});

@@ -288,6 +288,7 @@ TEST(Catalogue, HoldsEveryCodeOfTheContractWithItsClassAndProblem) {
       {"BROKER_UNAVAILABLE", FailureClass::kRetry, "Broker temporarily unavailable"},
       {"EXPIRED", FailureClass::kExpired, "Event older than spool.max_age"},
       {"DEAD_LETTERS_FULL", FailureClass::kHalt, "Dead letters full"},
+      {"SPOOL_READ_FAILED", FailureClass::kRetry, "The spool cannot be read"},
   };
   EXPECT_EQ(failure_catalogue().size(), promised.size());
   for (const auto& [code, cls, problem] : promised) {
