@@ -1,5 +1,7 @@
 #include "agent/agent.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <sstream>
 #include <utility>
@@ -8,6 +10,21 @@
 
 namespace signal_agent {
 namespace {
+
+/// For the spool's tables, librdkafka's brokers, the admin listener and the log.
+constexpr std::uint64_t kOwnDescriptors = 640;
+
+/// Connections must not take the descriptors the spool needs to read what waits.
+std::uint64_t connections_within_limit(std::uint64_t wanted) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return wanted;
+  const std::uint64_t left =
+      limit.rlim_cur > kOwnDescriptors ? limit.rlim_cur - kOwnDescriptors : limit.rlim_cur / 4;
+  if (left >= wanted) return wanted;
+  log::warn("the system gives fewer descriptors than intake.max_connections wants",
+            {{"descriptors", limit.rlim_cur}, {"wanted", wanted}, {"connections", left}});
+  return left;
+}
 
 Result<void> make_state_dir(const std::filesystem::path& dir) {
   std::error_code error;
@@ -98,14 +115,15 @@ Result<void> Agent::bind(const lifecycle::ListeningFds& inherited) {
   const Settings& settings = loaded_.settings;
   http::Router intake_routes;
   ingest_->add_routes(intake_routes);
-  auto intake = http::Server::bind({.name = "intake",
-                                    .listen = settings.intake.listen,
-                                    .tls = settings.intake.tls,
-                                    .limits = {.max_connections = settings.intake.max_connections},
-                                    .budget = budget_,
-                                    .inherited_fds = inherited.intake,
-                                    .unix_socket_mode = 0660},
-                                   std::move(intake_routes));
+  auto intake = http::Server::bind(
+      {.name = "intake",
+       .listen = settings.intake.listen,
+       .tls = settings.intake.tls,
+       .limits = {.max_connections = connections_within_limit(settings.intake.max_connections)},
+       .budget = budget_,
+       .inherited_fds = inherited.intake,
+       .unix_socket_mode = 0660},
+      std::move(intake_routes));
   if (!intake) return std::move(intake).error().with_context("intake.listen");
   intake_server_ = *std::move(intake);
 

@@ -45,6 +45,14 @@ Times modification_times(const std::vector<std::filesystem::path>& files) {
   return times;
 }
 
+/// As many descriptors as the system lets this process have: a shell gives 1,024 at first.
+void take_all_descriptors() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);  // when refused, fewer connections are taken: see Agent::bind
+}
+
 void limit_memory_and_core() {
   // Two arenas keep the heap of a handful of threads from spreading; librdkafka and RocksDB bring
   // threads that allocate in bursts.
@@ -213,6 +221,7 @@ class MainLoop {
 
 int run_command(const LoadOptions& options) {
   lifecycle::block_signals();
+  take_all_descriptors();
   limit_memory_and_core();
   umask(0027);  // RocksDB makes its files 0644 otherwise; the state directory holds events and
                 // secrets

@@ -10,6 +10,7 @@ import os
 import pathlib
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -75,7 +76,7 @@ def plain_integration(broker, topic, name="kafka", **config):
 class Agent:
     """One signal-agent with its own folder. `settings` are dotted keys: {"spool.max_bytes": "1MiB"}."""
 
-    def __init__(self, directory, integrations=(), settings=None, keys=(), state_dir=None):
+    def __init__(self, directory, integrations=(), settings=None, keys=(), state_dir=None, descriptors=None):
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.state_dir = pathlib.Path(state_dir or self.directory / "state")
@@ -86,6 +87,7 @@ class Agent:
                          "spool.min_free_bytes": "16MiB", **(settings or {})}
         self.integrations = list(integrations)
         self.keys = list(keys)
+        self.descriptors = descriptors  # (soft, hard) limit of the process
         self.process = None
         self.intake = self.admin = None  # (host, port)
         self._log_from = 0
@@ -113,10 +115,15 @@ class Agent:
         self._log_from = self.log_file.stat().st_size if self.log_file.exists() else 0
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen([BINARY, "run", "--config", self.config], stdin=subprocess.DEVNULL,
-                                            stdout=log, stderr=log, preexec_fn=_end_with_parent)
+                                            stdout=log, stderr=log, preexec_fn=self._before_exec)
         if wait:
             self.wait_ready()
         return self
+
+    def _before_exec(self):
+        _end_with_parent()
+        if self.descriptors:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self.descriptors)
 
     def wait_ready(self):
         """It listens and its spool is open."""

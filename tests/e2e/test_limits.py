@@ -4,6 +4,7 @@ wrong. No broker: nothing here is about delivery."""
 import gzip
 import http.client
 import json
+import os
 import pathlib
 import shutil
 import socket
@@ -195,6 +196,27 @@ class Tight(Limits):
             self.assertEqual(send(number), 0)
         self.assertEqual(send(19), 1)
         self.assertEqual(send(0), 0, "forgotten after the window")
+
+
+class FewDescriptors(Limits):
+    """640 descriptors are the spool's and Kafka's; connections get the others, of what the hard limit gives."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.directory = tempfile.mkdtemp(prefix="signal-agent-limits-")
+        cls.agent = Agent(pathlib.Path(cls.directory) / "agent", descriptors=(256, 700)).start()
+
+    def test_connections_leave_the_spool_its_descriptors(self):
+        self.assertIn('msg="the system gives fewer descriptors than intake.max_connections wants" descriptors=700 '
+                      'wanted=4096 connections=60', self.agent.log())
+        held = [socket.create_connection(self.agent.intake, 30) for _ in range(80)]
+        try:
+            wait_until(lambda: self.agent.metrics()[("signal_agent_http_connections_refused_total", ("listener", "intake"))] >= 20,
+                       "refused connections counted", 10)
+            self.assertLess(len(os.listdir(f"/proc/{self.agent.process.pid}/fd")), 200)
+        finally:
+            for connection in held:
+                connection.close()
 
 
 if __name__ == "__main__":
