@@ -136,6 +136,7 @@ SpoolStats Spool::stats() const {
     stats.durable_end = ledger.state.last;
     stats.logical_bytes = parts.logical_bytes();
     stats.events_stored = ledger.state.stored;
+    stats.dropped = ledger.unheld.dropped;
     for (const auto& [id, record] : ledger.cursors) stats.cursors.push_back(parts.state_of(record));
     switch (stats.intake) {
       case IntakeState::kOpen:

@@ -124,6 +124,7 @@ struct SpoolStats {
   std::uint64_t commits = 0;
   std::uint64_t events_stored = 0;      // since this spool was made
   std::uint64_t duplicates = 0;         // since this process started
+  std::uint64_t dropped = 0;            // by drop_oldest while no integration held disk, ever
   std::uint64_t recovered_missing = 0;  // events the high-water file knew and recovery did not find
   std::vector<CursorState> cursors;     // one snapshot with all of the above
   Histogram::Snapshot commit_us;

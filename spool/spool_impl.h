@@ -24,6 +24,7 @@
 #include <utility>
 #include <vector>
 
+#include "config/base/log.h"
 #include "config/base/mutex.h"
 #include "spool/claims.h"
 #include "spool/codec.h"
@@ -135,6 +136,8 @@ struct Spool::Impl {
   const std::unique_ptr<rocksdb::WriteBatch> write_batch;
   std::vector<Seq> points_to_delete;
   std::chrono::steady_clock::time_point freed_at;
+  log::Interval unheld_line{std::chrono::seconds(10)};
+  std::uint64_t unheld_untold = 0;  // events dropped since that line was last written
   std::chrono::steady_clock::time_point disk_checked_at;
   std::unique_ptr<Committer> committer;
 
@@ -164,6 +167,7 @@ struct Spool::Impl {
 
   // --- spool_limits.cc
   bool drop_oldest(Transaction& transaction, std::uint64_t incoming);
+  void drop_unheld(Transaction& transaction, Seq target) REQUIRES(mutex);
   std::uint64_t logical_bytes() const REQUIRES(mutex);
   void check_disk();
 

@@ -1,6 +1,7 @@
 #include <rocksdb/env.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "config/base/log.h"
 #include "spool/capacity.h"
@@ -47,9 +48,28 @@ bool Spool::Impl::drop_oldest(Transaction& transaction, std::uint64_t incoming) 
     });
     transaction.set_cursor(std::move(cursor));
   }
-  if (sent.empty()) state.floor = std::max(state.floor, target);
+  if (sent.empty() && state.floor < target) drop_unheld(transaction, target);
   transaction.raise_floor();
   return true;
+}
+
+/// Nobody's books can count them: the spool's own do.
+void Spool::Impl::drop_unheld(Transaction& transaction, Seq target) {
+  StateRecord& state = transaction.state();
+  CursorRecord nobody;
+  nobody.mark = state.floor;
+  nobody.settled = transaction.unheld().freed;
+  const std::uint64_t dropped = unsettled(nobody, ledger.gaps, {state.floor.next(), target});
+  transaction.unheld().dropped += dropped;
+  state.floor = target;
+  transaction.tell([this, dropped, target, total = transaction.unheld().dropped] {
+    unheld_untold += dropped;
+    if (!unheld_line.due()) return;
+    log::warn("the spool is full and no integration holds its events: the oldest were dropped",
+              {{"dropped", std::exchange(unheld_untold, 0)},
+               {"through", target.value},
+               {"dropped_ever", total}});
+  });
 }
 
 std::uint64_t Spool::Impl::logical_bytes() const {

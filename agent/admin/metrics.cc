@@ -207,6 +207,9 @@ void render_spool(Page& page, const Snapshot& snapshot, const Settings& settings
   page.sample({}, spool.durable_end.value);
   page.counter("signal_agent_spool_events_total", "Events stored since the spool was made.");
   page.sample({}, spool.events_stored);
+  page.counter("signal_agent_spool_dropped_events_total",
+               "Events that drop_oldest gave up while no integration held them.");
+  page.sample({}, spool.dropped);
   page.counter("signal_agent_commits_total", "Synced writes of the spool.");
   page.sample({}, spool.commits);
   page.gauge("signal_agent_recovered_missing_events",

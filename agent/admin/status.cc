@@ -90,6 +90,13 @@ void judge_spool(const Snapshot& snapshot, const Settings& settings, Findings& f
                      "The spool holds " + rough_bytes(spool.logical_bytes) +
                          " of spool.max_bytes = " + rough_bytes(settings.spool.max_bytes) + "."});
   }
+  if (spool.dropped > 0 &&
+      std::ranges::none_of(spool.cursors, [](const auto& cursor) { return cursor.holds_disk; })) {
+    found.push_back({Level::kAttention,
+                     counted(spool.dropped, "event") +
+                         " went because the spool was full (drop_oldest) and no integration held "
+                         "them. Install or enable one, or raise spool.max_bytes."});
+  }
   if (spool.recovered_missing > 0) {
     found.push_back(
         {Level::kAttention, "Recovery did not find " + counted(spool.recovered_missing, "event") +
@@ -333,6 +340,7 @@ Json spool_json(const Snapshot& snapshot, const Settings& settings) {
             {"disk_free_bytes", nullptr},
             {"min_free_bytes", nullptr},
             {"events_stored", nullptr},
+            {"dropped", nullptr},
             {"duplicates", nullptr},
             {"recovered_missing", nullptr},
             {"commits", nullptr},
@@ -349,6 +357,7 @@ Json spool_json(const Snapshot& snapshot, const Settings& settings) {
   json["disk_free_bytes"] = spool.disk_free_bytes;
   json["min_free_bytes"] = spool.min_free_bytes;
   json["events_stored"] = spool.events_stored;
+  json["dropped"] = spool.dropped;
   json["duplicates"] = spool.duplicates;
   json["recovered_missing"] = spool.recovered_missing;
   json["commits"] = spool.commits;

@@ -66,6 +66,7 @@ Json info_json(const spool::SpoolStats& stats, const Settings& settings) {
           {"disk_bytes", stats.disk_bytes},
           {"disk_free_bytes", stats.disk_free_bytes},
           {"events_stored", stats.events_stored},
+          {"dropped", stats.dropped},
           {"recovered_missing", stats.recovered_missing},
           {"cursors", std::move(cursors)}};
 }
@@ -75,7 +76,10 @@ void print_info(Terminal& terminal, const spool::SpoolStats& stats, const Settin
                << printable((settings.state_dir / "spool").string()) << "\n"
                << "events " << grouped(stats.first.value) << " to "
                << grouped(stats.durable_end.value) << ", " << grouped(stats.events_stored)
-               << " stored since it was made\n"
+               << " stored since it was made";
+  if (stats.dropped > 0)
+    terminal.out << ", " << grouped(stats.dropped) << " dropped while no integration held them";
+  terminal.out << "\n"
                << rough_bytes(stats.logical_bytes) << " of "
                << rough_bytes(settings.spool.max_bytes) << ", " << rough_bytes(stats.disk_bytes)
                << " on disk, " << rough_bytes(stats.disk_free_bytes) << " free\n";

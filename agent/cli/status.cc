@@ -45,7 +45,11 @@ void print_numbers(Terminal& terminal, const Json& status) {
   terminal.out << "spool " << text(spool, "state") << ", "
                << rough_bytes(number(spool, "logical_bytes")) << " of "
                << rough_bytes(number(spool, "max_bytes")) << ", "
-               << rough_bytes(number(spool, "disk_free_bytes")) << " free on disk\n";
+               << rough_bytes(number(spool, "disk_free_bytes")) << " free on disk";
+  if (number(spool, "dropped") > 0)
+    terminal.out << ", " << grouped(number(spool, "dropped"))
+                 << " events dropped while no integration held them";
+  terminal.out << "\n";
   terminal.out << "version " << text(status, "version") << ", up "
                << rough_duration(static_cast<std::int64_t>(number(status, "uptime_seconds")) * 1000)
                << "\n";

@@ -29,6 +29,7 @@ HEALTH = {
     f"signal_agent_events_buried{{{ONE}}}": "0x300",
     f"signal_agent_events_discarded_total{{{ONE}}}": "7x300",
     f"signal_agent_events_damaged_total{{{ONE}}}": "0x300",
+    "signal_agent_spool_dropped_events_total{}": "7x300",
     "signal_agent_recovered_missing_events{}": "0x300",
     f"signal_agent_balance_difference{{{ONE}}}": "0x300",
     'signal_agent_events_rejected_total{code="INVALID_EVENT"}': "0+1x300",

@@ -113,7 +113,7 @@ function statusOf(world) {
     intake: { received_events: world.received, accepted_events: world.received, duplicate_events: 14, received_bytes: 981 * world.received, rejected: { INVALID_EVENT: 3 }, refused: {}, connections: 12, requests: world.received },
     spool: {
       state: "open", error: null, id: "spool-1", intake: "open", intake_reason: null, first_seq: 1, last_seq: world.seq, logical_bytes: 913_000_000, max_bytes: 10737418240, disk_bytes: 954_000_000,
-      disk_free_bytes: 81_000_000_000, min_free_bytes: 1073741824, events_stored: world.seq, duplicates: 14, recovered_missing: 0, commits: 812, commit_ms: { p50: 1.9, p99: 7.2 },
+      disk_free_bytes: 81_000_000_000, min_free_bytes: 1073741824, events_stored: world.seq, dropped: 0, duplicates: 14, recovered_missing: 0, commits: 812, commit_ms: { p50: 1.9, p99: 7.2 },
     },
     integrations: world.integrations, reload: { at: null, error: null },
   };

@@ -50,6 +50,7 @@ TEST_F(MetricsTest, TheBooksAreThereByIntegrationAndBalance) {
        {"signal_agent_events_stored_total{integration=\"Confluent Cloud\"} 100\n",
         "signal_agent_events_acked_total{integration=\"Confluent Cloud\"} 60\n",
         "signal_agent_events_filtered_total{integration=\"Confluent Cloud\"} 5\n",
+        "signal_agent_spool_dropped_events_total 0\n",
         "signal_agent_events_discarded_total{integration=\"Confluent Cloud\"} 4\n",
         "signal_agent_events_damaged_total{integration=\"Confluent Cloud\"} 1\n",
         "signal_agent_events_buried{integration=\"Confluent Cloud\"} 10\n",

@@ -52,6 +52,16 @@ TEST_F(StatusTest, EventsWaitingAreSaidWithTheirAge) {
             "All is well: 1 integration delivers, 2,000 events wait, the oldest for 3 s.");
 }
 
+TEST_F(StatusTest, WhatWasDroppedWithoutAnyIntegrationIsSaidUntilThereIsOne) {
+  agent.now.spool->dropped = 1234;
+  agent.now.spool->cursors = {spool::CursorState{}};
+  EXPECT_TRUE(verdict().notes.empty()) << "one holds what comes";
+  agent.now.spool->cursors.clear();
+  agent.now.integrations.clear();
+  EXPECT_THAT(verdict().notes, ::testing::Contains(HasSubstr("1,234 events went")));
+  EXPECT_EQ(status_json(agent.now, agent.settings_in_use, {})["spool"]["dropped"], 1234);
+}
+
 TEST_F(StatusTest, NoIntegrationSaysHowToInstallOne) {
   agent.now.integrations.clear();
   EXPECT_EQ(verdict().level, Level::kAttention);

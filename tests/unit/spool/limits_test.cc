@@ -140,8 +140,16 @@ TEST_F(LimitsTest, DropOldestWithoutCursorsMovesTheFloor) {
   options.limits.max_bytes = 20'000;
   options.limits.when_full = WhenFull::kDropOldest;
   open();
+  EXPECT_EQ(spool->stats().dropped, 0u);
+  ::testing::internal::CaptureStderr();
   for (int i = 0; i < 5; ++i) ASSERT_TRUE(store_count(10, 1000).has_value()) << i;
+  const std::string told = ::testing::internal::GetCapturedStderr();
+  EXPECT_THAT(told, HasSubstr("no integration holds its events"));
+  EXPECT_EQ(std::ranges::count(told, '\n'), 1) << "rate-limited";
   EXPECT_GT(spool->stats().first, Seq{30});
+  EXPECT_EQ(spool->stats().dropped, spool->stats().first.value - 1);
+  crash();
+  EXPECT_EQ(spool->stats().dropped, spool->stats().first.value - 1) << "persisted";
   EXPECT_EQ(attach("kafka"), 1u);
   const Books b = books(1);
   EXPECT_EQ(b.stored, b.pending);
@@ -269,6 +277,8 @@ TEST_F(FreedTest, IsDroppedOnceByTheFloorThatMovesOverIt) {
   EXPECT_GT(spool->stats().first, gone.last);
   EXPECT_LE(spool->stats().logical_bytes, 4'000'000u);
   EXPECT_GT(spool->stats().logical_bytes, 3'800'000u);
+  EXPECT_EQ(spool->stats().dropped, spool->stats().first.value - 1 - gone.size())
+      << "and what was dropped for the one that went is its own";
   crash();
   const CursorState two = *spool->cursor(attach("two"));
   EXPECT_EQ(two.mark.next(), spool->stats().first);
