@@ -350,7 +350,7 @@ struct Ingest::Impl : std::enable_shared_from_this<Ingest::Impl> {
         return Error{Code::kFull, "the spool has reached spool.max_bytes; send again later"};
       case spool::IntakeState::kDiskFull:
         return Error{Code::kDiskFull,
-                     "the disk of the spool is full or read-only; send again later"};
+                     "the disk of the spool is full; send again later"};
       case spool::IntakeState::kFailed:
         return not_open();
       case spool::IntakeState::kShuttingDown:
