@@ -1,6 +1,7 @@
 #include "spool/dead_letters.h"
 
 #include <rocksdb/db.h>
+#include <rocksdb/snapshot.h>
 #include <rocksdb/write_batch.h>
 
 #include <algorithm>
@@ -51,17 +52,32 @@ Result<void> DeadLetters::scan(CursorId cursor, const DeadQuery& query, Seq afte
   }
   const std::string end_key = dead_key('h', cursor, {~0ULL});
   const rocksdb::Slice end(end_key);
+  rocksdb::ManagedSnapshot snapshot(&store_.db());
   rocksdb::ReadOptions options;
+  options.snapshot = snapshot.snapshot();
   options.fill_cache = false;
   options.iterate_upper_bound = &end;
-  const std::unique_ptr<rocksdb::Iterator> at(
-      store_.db().NewIterator(options, store_.dead_letters()));
+  const auto iterate = [&] {
+    return std::unique_ptr<rocksdb::Iterator>(
+        store_.db().NewIterator(options, store_.dead_letters()));
+  };
+  Seq seen = after;
+  const auto at = iterate();
   for (at->Seek(dead_key('h', cursor, after.next())); at->Valid(); at->Next()) {
-    const Seq seq = seq_of_dead_key(text(at->key()));
+    seen = seq_of_dead_key(text(at->key()));
     const DeadHeader found = header_from(text(at->value()));
-    if (matches(query, seq, found) && !visit(seq, found)) break;
+    if (matches(query, seen, found) && !visit(seen, found)) return {};
   }
-  if (!at->status().ok()) return error_of(at->status(), "reading dead letters");
+  rocksdb::Status status = at->status();
+  if (status.ok()) {
+    // It may have ended before a table that could not be opened, without an error (7.8.3).
+    const auto back = iterate();
+    back->SeekForPrev(end);
+    status = back->status();
+    if (status.ok() && back->Valid() && text(back->key()) > dead_key('h', cursor, seen))
+      status = rocksdb::Status::IOError("a table was passed over; it is there");
+  }
+  if (!status.ok()) return error_of(status, "reading dead letters");
   return {};
 }
 
@@ -83,7 +99,10 @@ Result<DeadLetter> DeadLetters::load(CursorId cursor, Seq seq, const DeadHeader&
   // Through the block cache: they are read one after the other, and a block holds dozens.
   const rocksdb::Status status =
       store_.db().Get({}, store_.dead_letters(), dead_key('e', cursor, seq), &letter.encoded);
-  if (!status.ok()) return error_of(status, "reading dead letter " + std::to_string(seq.value));
+  const std::string what = "reading dead letter " + std::to_string(seq.value);
+  if (status.IsNotFound() || is_damage(status))
+    return Error{Code::kCorrupt, what + ": " + status.ToString()};
+  if (!status.ok()) return error_of(status, what);
   if (auto event = decode_event(letter.encoded, seq); !event)
     return std::move(event).error().with_context("dead letter " + std::to_string(seq.value));
   return letter;

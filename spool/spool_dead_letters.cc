@@ -179,9 +179,12 @@ Result<std::vector<DeadLetter>> Spool::dead_letters(CursorId cursor, const DeadQ
   for (const auto& [seq, header] : found) {
     auto letter = dead.load(cursor, seq, header);
     if (!letter) {
-      // Settled between the two reads, or damaged: the first is no news, the second is.
+      // Settled between the two reads, or damaged: the first is no news, the second is. What only
+      // cannot be read for now is neither, and must not be passed over.
       auto still = dead.header(cursor, seq);
-      if (still && !*still) continue;
+      if (!still) return std::move(still).error();
+      if (!*still) continue;
+      if (letter.error().code != Code::kCorrupt) return std::move(letter).error();
       log::error("a dead letter cannot be read",
                  {{"seq", seq.value}, {"error", letter.error().message}});
       continue;

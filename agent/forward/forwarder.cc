@@ -91,14 +91,21 @@ void Forwarder::Impl::adopt_cursor() {
   if (!cursor) {
     log::error("the integration has no cursor in the spool; nothing is sent",
                {{"integration", options_.name}, {"error", cursor.error().message}});
+    adopting_ = false;
     return;
   }
+  // Whether something waits for its release decides what goes first: without an answer nothing
+  // goes.
+  const auto oldest = release_.peek({});
+  if (!oldest) return no_letters(oldest.error());
+  letters_unreadable_.reset();
+  adopting_ = false;
   spool_ready_ = true;
   window_ = AckWindow(cursor->mark);
   read_pos_ = cursor->mark.next();
   // A start that finds parked events of a self-healing class begins where the last one ended: the
   // circuit is open, and the oldest of them says why.
-  if (const auto oldest = release_.peek({}); oldest && *oldest != nullptr) {
+  if (*oldest != nullptr) {
     const spool::DeadReason& why = (*oldest)->why;
     FailureClass cls = FailureClass::kAuthorization;
     for (const FailureClass candidate :
@@ -133,6 +140,7 @@ milliseconds Forwarder::Impl::turn() {
 
   take_orders();
   take_completions();
+  if (adopting_) adopt_cursor();
   if (producer_) collect_reports();
   look_at_health(false);
   move_on();
@@ -287,7 +295,7 @@ void Forwarder::Impl::take_completions() {
         bury_at_once_ = std::min(kBuryBatchEvents, 2 * bury_at_once_);
         tell_buried(done.buried);
       }
-      if (done.starting) adopt_cursor();
+      if (done.starting) adopting_ = true;
       continue;
     }
     const std::size_t refused = done.buried.size();

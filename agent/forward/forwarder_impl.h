@@ -93,6 +93,7 @@ struct Forwarder::Impl {
   void apply_config(KafkaConfig config, DeliverySettings delivery);
   void take_completions();
   void adopt_cursor();
+  void no_letters(const Error& error);
 
   // --- reports
   void collect_reports();
@@ -308,10 +309,12 @@ struct Forwarder::Impl {
   std::size_t bury_at_once_ = kBuryBatchEvents;  // fewer where the dead letters are nearly full
   bool spool_ready_ = false;                     // one synced write succeeded in this process
   bool start_asked_ = false;
+  bool adopting_ = false;  // the write succeeded, the cursor is to be taken
   bool spool_failed_ = false;
   bool read_failed_ = false;
   std::optional<std::string> unreadable_;  // what the spool said when it was last read
-  bool dead_full_ = false;                 // not even one more fits
+  std::optional<std::string> letters_unreadable_;
+  bool dead_full_ = false;  // not even one more fits
   std::string dead_full_seen_;
   std::int64_t dead_full_since_ = 0;
   Time bury_retry_at_{};

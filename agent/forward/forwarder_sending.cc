@@ -131,7 +131,7 @@ Forwarder::Impl::Outcome Forwarder::Impl::take_letter(const Pick& pick) {
   const std::uint64_t seq = event.seq.value;
   const auto claimed = spool_.claim(options_.cursor, event.seq);
   if (!claimed) {
-    read_failed_ = true;
+    no_letters(claimed.error());
     return Outcome::kStop;
   }
   if (!*claimed) {  // discarded since it was read

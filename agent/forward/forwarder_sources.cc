@@ -14,18 +14,25 @@ using namespace std::chrono_literals;
 
 constexpr spool::ReadLimits kReadLimits{.max_events = 1000, .max_bytes = 1 * kMiB};
 
+void tell_unreadable(const std::string& integration, const Error& error) {
+  static log::Interval interval(10s);
+  if (!interval.due()) return;
+  log::error("reading the spool failed", {{"integration", integration}, {"error", error.message}});
+}
+
 }  // namespace
 
 Forwarder::Impl::Pick Forwarder::Impl::next() {
   const auto peek = [this](DeadStream& stream) -> const spool::DeadLetter* {
     auto found = stream.peek(dead_busy_);
     if (found) return *found;
-    read_failed_ = true;
+    no_letters(found.error());
     return nullptr;
   };
   const spool::DeadLetter* replay = peek(replay_);
   const spool::DeadLetter* release = releasing() ? peek(release_) : nullptr;
   if (read_failed_) return {};
+  letters_unreadable_.reset();
   if (releasing() && release == nullptr) {
     // The younger wait until the last parked one is settled.
     if (!dead_flight_.empty() || !updated_.empty() || !replayed_.empty() ||
@@ -46,6 +53,13 @@ Forwarder::Impl::Pick Forwarder::Impl::next() {
   if (replay != nullptr && older(replay->seq)) pick = {event, &replay_, replay};
   if (release != nullptr && older(release->seq)) pick = {event, &release_, release};
   return pick;
+}
+
+/// One that cannot be read for now is not passed over: nothing younger goes before it.
+void Forwarder::Impl::no_letters(const Error& error) {
+  read_failed_ = true;
+  letters_unreadable_ = error.message;
+  tell_unreadable(options_.name, error);
 }
 
 bool Forwarder::Impl::settled_by_spool(std::uint64_t seq) const {
@@ -155,11 +169,7 @@ bool Forwarder::Impl::read_on() {
 std::optional<spool::ReadBatch> Forwarder::Impl::read(spool::Seq from, spool::ReadLimits limits) {
   auto found = spool_.read(from, limits);
   if (!found) {
-    static log::Interval interval(10s);
-    if (interval.due()) {
-      log::error("reading the spool failed",
-                 {{"integration", options_.name}, {"error", found.error().message}});
-    }
+    tell_unreadable(options_.name, found.error());
     unreadable_ = found.error().message;
     return std::nullopt;
   }

@@ -77,6 +77,10 @@ std::optional<CurrentFailure> Forwarder::Impl::failure_now() {
   if (dead_full_) {
     return CurrentFailure{"DEAD_LETTERS_FULL", dead_full_seen_, dead_full_since_};
   }
+  // It is what an open circuit waits for, when it is to be the canary.
+  if (letters_unreadable_ && !circuit_.blocked()) {
+    return continued("SPOOL_READ_FAILED", *letters_unreadable_);
+  }
   if (circuit_.blocked() || circuit_.state() == Circuit::State::kHalfOpen) {
     return CurrentFailure{circuit_.cause().code, circuit_.cause().seen, circuit_.since_ms()};
   }

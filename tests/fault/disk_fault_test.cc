@@ -181,6 +181,42 @@ TEST_F(UnreadableTest, AnEventToBuryThatCannotBeReadForNowIsNotDamaged) {
   EXPECT_EQ(books(cursor).buried, 100u);
 }
 
+TEST_F(UnreadableTest, ADeadLetterThatCannotBeReadForNowIsNotPassedOver) {
+  fill_tables();
+  const CursorId cursor = attach("kafka");
+  for (std::uint64_t first = 1; first <= 4001; first += 100) {
+    Settlement burial;
+    for (std::uint64_t seq = first; seq < first + 100; ++seq) {
+      DeadLetter letter;
+      letter.seq = {seq};
+      letter.why.reason = "authorization";
+      burial.bury.push_back(letter);
+    }
+    ASSERT_TRUE(settle(cursor, burial).has_value());
+    spool->close();  // into a table of their own
+    spool.reset();
+    open();
+  }
+  disk->fail_opens(1'000'000, "Too many open files");
+  DeadQuery page;
+  page.limit = 64;
+  std::uint64_t found = 0;
+  std::uint64_t errors = 0;
+  for (bool more = true; more && errors < 3;) {
+    const auto letters = spool->dead_letters(cursor, page);
+    if (!letters) {
+      EXPECT_EQ(letters.error().code, Code::kIo);
+      if (++errors == 2) disk->fail_opens(0, "");
+      continue;
+    }
+    found += letters->size();
+    more = letters->size() == page.limit;
+    if (more) page.after = letters->back().seq;
+  }
+  EXPECT_EQ(errors, 2u);
+  EXPECT_EQ(found, 4100u);
+}
+
 TEST_F(UnreadableTest, ATableTheDeviceCannotGiveIsDamageOfItsOwnNumbersOnly) {
   fill_tables();
   disk->fail_opens(1'000'000, "Input/output error");

@@ -42,6 +42,7 @@ struct Disk {
   std::uint64_t settlements = 0;
   std::uint64_t sync_settlements = 0;
   bool unreadable = false;
+  bool letters_unreadable = false;
   bool failing = false;
   bool apply_failing_once = false;
   Mutex mutex;
@@ -562,6 +563,8 @@ Seq Spool::durable_end() const {
 
 Result<std::vector<DeadLetter>> Spool::dead_letters(CursorId cursor, const DeadQuery& query) const {
   Lock lock(impl_->disk->mutex);
+  if (impl_->disk->letters_unreadable)
+    return Error{Code::kIo, "reading dead letter 11: Too many open files"};
   std::vector<DeadLetter> letters;
   for (const auto& [seq, letter] : impl_->disk->cursors.at(cursor).dead) {
     if (letters.size() == query.limit) break;
@@ -717,6 +720,12 @@ void ModelDisk::fail_writes(bool applied) {
   Lock lock(disk->mutex);
   disk->failing = true;
   disk->apply_failing_once = applied;
+}
+
+void ModelDisk::fail_letter_reads(bool fails) {
+  const auto disk = spool::disk_at(dir_);
+  Lock lock(disk->mutex);
+  disk->letters_unreadable = fails;
 }
 
 void ModelDisk::fail_reads(bool fails) {

@@ -32,6 +32,8 @@ class ModelDisk {
   void repair();
   /// Reading events fails, as it does without descriptors.
   void fail_reads(bool fails);
+  /// And that of dead letters.
+  void fail_letter_reads(bool fails);
   /// Bounds the dead letters of every cursor; further burying answers kFull.
   void limit_dead_letters(std::uint64_t count);
   /// Settlements that were committed, and those of them that were asked to sync.

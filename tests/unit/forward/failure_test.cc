@@ -602,6 +602,51 @@ TEST_F(Failure, FullDeadLettersHoldDeliveryUntilThereIsRoom) {
   EXPECT_FALSE(status().failure);
 }
 
+TEST_F(Failure, AParkedEventThatCannotBeReadForNowHoldsUpTheYoungerAndIsShown) {
+  for (const bool restarted : {false, true}) {
+    SCOPED_TRACE(restarted);
+    start_well();
+    const std::uint64_t before = cluster.stored_count();
+    cluster.write_allowed = false;
+    store_many(50);
+    pass(10s);
+    ASSERT_GE(books().buried, 1u);
+    disk.fail_letter_reads(true);
+    if (restarted) {
+      crash();
+      start();
+    } else {
+      forwarder->probe();
+    }
+    cluster.write_allowed = true;
+    pass(1min);
+    EXPECT_EQ(cluster.stored_count(), before);
+    EXPECT_EQ(failure(), "SPOOL_READ_FAILED");
+    EXPECT_EQ(status().failure->seen, "reading dead letter 11: Too many open files");
+    disk.fail_letter_reads(false);
+    ASSERT_TRUE(until([&] { return nothing_pending() && books().buried == 0; }));
+    EXPECT_EQ(failure(), "");
+    expect_order();
+    expect_balance();
+  }
+}
+
+TEST_F(Failure, AReplayThatCannotBeReadForNowIsWaitedForAndShown) {
+  max_age = 60s;
+  store_many(5);
+  clock.advance(2min);
+  start();
+  ASSERT_TRUE(until([&] { return books().buried == 5; }));
+  disk.fail_letter_reads(true);
+  mark_all_for_replay();
+  ASSERT_TRUE(until([&] { return failure() == "SPOOL_READ_FAILED"; }));
+  EXPECT_EQ(cluster.stored_count(), 0u);
+  disk.fail_letter_reads(false);
+  ASSERT_TRUE(until([&] { return books().buried == 0; }));
+  EXPECT_EQ(cluster.stored_seqs(), seqs(1, 5));
+  EXPECT_EQ(failure(), "");
+}
+
 // --- age
 // ------------------------------------------------------------------------------------------
 
