@@ -349,8 +349,7 @@ struct Ingest::Impl : std::enable_shared_from_this<Ingest::Impl> {
       case spool::IntakeState::kFull:
         return Error{Code::kFull, "the spool has reached spool.max_bytes; send again later"};
       case spool::IntakeState::kDiskFull:
-        return Error{Code::kDiskFull,
-                     "the disk of the spool is full; send again later"};
+        return Error{Code::kDiskFull, "the disk of the spool is full; send again later"};
       case spool::IntakeState::kFailed:
         return not_open();
       case spool::IntakeState::kShuttingDown:
