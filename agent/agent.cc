@@ -289,7 +289,7 @@ Result<void> Agent::set_paused(const std::string& id, bool paused) {
   return integrations_->set_paused(id, paused);
 }
 
-Result<void> Agent::remove(const std::string& id, std::optional<std::uint64_t> confirm) {
+Result<Removal> Agent::remove(const std::string& id, std::optional<std::uint64_t> confirm) {
   return integrations_->remove(id, confirm);
 }
 

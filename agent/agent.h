@@ -74,7 +74,7 @@ class Agent final : public Control {
   Result<Integration> update(const Integration& integration) override;
   Result<void> set_enabled(const std::string& id, bool enabled) override;
   Result<void> set_paused(const std::string& id, bool paused) override;
-  Result<void> remove(const std::string& id, std::optional<std::uint64_t> confirm) override;
+  Result<Removal> remove(const std::string& id, std::optional<std::uint64_t> confirm) override;
   Result<spool::Seq> test_event(const std::string& id) override;
   spool::Spool* spool() const override { return spool_slot_.load(std::memory_order_acquire); }
   std::shared_ptr<forward::Forwarder> forwarder(const std::string& id) const override;

@@ -26,6 +26,14 @@ struct IntegrationView {
   std::optional<forward::ForwarderStatus> delivery = {};
 };
 
+/// What an order to remove an integration came to.
+struct Removal {
+  bool done = false;  // false: the number confirmed is not pending + buried, nothing was changed
+  std::uint64_t pending = 0;  // when the order came
+  std::uint64_t buried = 0;
+  std::uint64_t discarded = 0;  // of those, when done: what left meanwhile is not among them
+};
+
 /// Everything one status answer, one scrape or one console page needs, taken at one moment.
 struct Snapshot {
   std::string version;
@@ -59,9 +67,9 @@ class Control {
   virtual Result<void> set_enabled(const std::string& id,
                                    bool enabled) = 0;  // kConflict: read-only
   virtual Result<void> set_paused(const std::string& id, bool paused) = 0;
-  /// `confirm`: the number of events (pending + buried) that will be counted discarded; kConflict
-  /// with both counts in the message when it does not match.
-  virtual Result<void> remove(const std::string& id, std::optional<std::uint64_t> confirm) = 0;
+  /// `confirm`: the number of events (pending + buried) that may be discarded. Never any others:
+  /// what is accepted from then on is not the integration's any more. kConflict: read-only.
+  virtual Result<Removal> remove(const std::string& id, std::optional<std::uint64_t> confirm) = 0;
   /// Stores one marked event for that integration alone.
   virtual Result<spool::Seq> test_event(const std::string& id) = 0;
 

@@ -112,14 +112,14 @@ Result<void> Integrations::open(spool::Spool& spool) {
 /// was lost.
 Result<void> Integrations::finish_removals(const std::vector<spool::CursorState>& cursors) {
   if (store_ == nullptr) return {};
-  for (const std::string& id : store_->removals()) {
+  for (const auto& [id, through] : store_->removals()) {
     const auto cursor =
         std::ranges::find(cursors, std::string(kApiCursor) + id, &spool::CursorState::name);
     if (cursor != cursors.end()) {
-      const Result<spool::Books> removed = spool_->remove(cursor->id);
-      if (!removed) return Error(removed.error()).with_context("finishing the removal of " + id);
-      log::info("integration removal finished",
-                {{"id", id}, {"discarded", cursor->books.pending + cursor->books.buried}});
+      const Result<std::uint64_t> discarded = spool_->remove(cursor->id, {through});
+      if (!discarded)
+        return Error(discarded.error()).with_context("finishing the removal of " + id);
+      log::info("integration removal finished", {{"id", id}, {"discarded", *discarded}});
     }
     forget_removal(id);
   }
@@ -297,47 +297,41 @@ Result<void> Integrations::set_paused(const std::string& id, bool paused) {
   return {};
 }
 
-Result<void> Integrations::remove(const std::string& id, std::optional<std::uint64_t> confirm) {
+Result<Removal> Integrations::remove(const std::string& id, std::optional<std::uint64_t> confirm) {
   Lock change(changing_);
   if (spool_ == nullptr) return spool_not_open();
-  std::optional<Running> running = find(id);
-  std::optional<spool::CursorId> cursor;
+  const std::optional<Running> running = find(id);
+  if (running && running->integration.origin == Integration::Origin::kFile)
+    return std::move(writable(id)).error();
+  // One snapshot: the number confirmed is held against exactly the events through `last`, and no
+  // others are discarded, however long the rest takes and in whichever process it is done.
+  const spool::SpoolStats stats = spool_->stats();
+  const spool::Seq last = stats.durable_end;
+  const std::vector<IntegrationView> all = views(stats.cursors);
+  const auto view = std::ranges::find_if(
+      all, [&](const IntegrationView& one) { return one.integration.id == id; });
+  if (view == all.end() || !view->cursor) return unknown_integration(id);
+  if (view->integration.origin == Integration::Origin::kApi && store_ == nullptr)
+    return store_unreadable();
+  Removal removal{.pending = view->cursor->books.pending, .buried = view->cursor->books.buried};
+  if (removal.pending + removal.buried != confirm.value_or(0)) return removal;
+
   if (running) {
-    if (running->integration.origin == Integration::Origin::kFile)
-      return std::move(writable(id)).error();
-    cursor = running->cursor;
-  } else {
-    for (const IntegrationView& view : views(spool_->cursors())) {
-      if (view.orphaned && view.integration.id == id) {
-        if (view.integration.origin == Integration::Origin::kApi && store_ == nullptr)
-          return store_unreadable();
-        cursor = view.cursor->id;
-      }
-    }
-  }
-  if (!cursor) return unknown_integration(id);
-  const Result<spool::CursorState> state = spool_->cursor(*cursor);
-  if (!state) return Error(state.error());
-  const std::uint64_t kept = state->books.pending + state->books.buried;
-  if (kept != confirm.value_or(0)) {
-    return Error{Code::kConflict,
-                 std::to_string(state->books.pending) + " events are pending and " +
-                     std::to_string(state->books.buried) + " are dead letters; confirm with " +
-                     std::to_string(kept) + " to have them counted as discarded"};
-  }
-  if (running) {
-    if (Result<void> begun = store_->begin_removal(id); !begun) return begun;
+    if (Result<void> begun = store_->begin_removal(id, last.value); !begun)
+      return std::move(begun).error();
     if (running->forwarder) running->forwarder->stop(kStopWait);
   }
   {
     Lock lock(mutex_);
     running_.erase(id);
   }
-  const Result<spool::Books> removed = spool_->remove(*cursor);
-  if (!removed) return Error(removed.error());
-  log::info("integration removed", {{"id", id}, {"discarded", kept}});
+  const Result<std::uint64_t> discarded = spool_->remove(view->cursor->id, last);
+  if (!discarded) return Error(discarded.error());
+  removal.done = true;
+  removal.discarded = *discarded;
+  log::info("integration removed", {{"id", id}, {"discarded", removal.discarded}});
   forget_removal(id);
-  return {};
+  return removal;
 }
 
 Result<spool::Seq> Integrations::test_event(const std::string& id) {

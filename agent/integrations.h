@@ -56,7 +56,7 @@ class Integrations {
   Result<Integration> update(const Integration& changed);
   Result<void> set_enabled(const std::string& id, bool enabled);
   Result<void> set_paused(const std::string& id, bool paused);
-  Result<void> remove(const std::string& id, std::optional<std::uint64_t> confirm);
+  Result<Removal> remove(const std::string& id, std::optional<std::uint64_t> confirm);
   Result<spool::Seq> test_event(const std::string& id);
 
   /// Every integration and orphan; `cursors` is of the same snapshot as the caller's other figures.

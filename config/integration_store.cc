@@ -27,9 +27,9 @@ constexpr mode_t kFileMode = 0600;
 constexpr mode_t kFolderMode = 0750;
 
 struct Content {
-  std::vector<Integration> integrations;  // in the order they were installed
-  std::set<std::string> removing;         // confirmed, not finished; by id
-  std::set<std::string> paused;           // file integrations, by id
+  std::vector<Integration> integrations;          // in the order they were installed
+  std::map<std::string, std::uint64_t> removing;  // confirmed, not finished; by id
+  std::set<std::string> paused;                   // file integrations, by id
 };
 
 std::string hex_sha256(std::string_view text) {
@@ -160,7 +160,7 @@ Result<Content> decode(const std::filesystem::path& path, std::string_view text,
       }
       content.integrations.push_back(*std::move(integration));
     }
-    content.removing = root.value("removing", std::set<std::string>());
+    content.removing = root.value("removing", std::map<std::string, std::uint64_t>());
     content.paused = root.at("paused_from_file").get<std::set<std::string>>();
     return content;
   } catch (const json::exception& error) {
@@ -264,7 +264,7 @@ Result<void> IntegrationStore::put(const Integration& integration) {
   return impl_->replace(std::move(wanted));
 }
 
-Result<void> IntegrationStore::begin_removal(const std::string& id) {
+Result<void> IntegrationStore::begin_removal(const std::string& id, std::uint64_t through) {
   const Lock lock(impl_->mutex);
   Content wanted = impl_->content;
   const auto removed =
@@ -272,7 +272,7 @@ Result<void> IntegrationStore::begin_removal(const std::string& id) {
   if (removed == 0) {
     return Error{Code::kNotFound, "no integration with the id " + id + " is installed"};
   }
-  wanted.removing.insert(id);
+  wanted.removing.insert_or_assign(id, through);
   return impl_->replace(std::move(wanted));
 }
 
@@ -284,7 +284,7 @@ Result<void> IntegrationStore::finish_removal(const std::string& id) {
   return impl_->replace(std::move(wanted));
 }
 
-std::set<std::string> IntegrationStore::removals() const {
+std::map<std::string, std::uint64_t> IntegrationStore::removals() const {
   const Lock lock(impl_->mutex);
   return impl_->content.removing;
 }

@@ -6,7 +6,9 @@
 // Thread-safe; every call touches the disk: not on an http thread.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -28,10 +30,11 @@ class IntegrationStore {
   /// Inserts or replaces by id; durable when it returns.
   Result<void> put(const Integration& integration);
   /// Takes it off the list and keeps the order to remove it, in one step, until what it had in the
-  /// spool is gone and finish_removal() says so. A crash in between finds it in removals().
-  Result<void> begin_removal(const std::string& id);
+  /// spool is gone and finish_removal() says so. A crash in between finds it in removals(), with
+  /// the last event that the operator was told of.
+  Result<void> begin_removal(const std::string& id, std::uint64_t through);
   Result<void> finish_removal(const std::string& id);
-  std::set<std::string> removals() const;
+  std::map<std::string, std::uint64_t> removals() const;
 
   /// Pause and resume of file integrations survive a restart; by id.
   std::set<std::string> paused_file_integrations() const;

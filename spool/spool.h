@@ -182,8 +182,9 @@ class Spool {
   /// false: the cursor no longer holds disk. true: it resumes at the later of mark and floor; what
   /// was trimmed in between is counted discarded.
   Result<CursorState> set_holds_disk(CursorId id, bool holds);
-  /// Ends the cursor: pending and buried are counted discarded (returned), its dead letters go.
-  Result<Books> remove(CursorId id);
+  /// Ends the cursor: what is pending up to `through` and what is buried is discarded, its dead
+  /// letters go; returns how many that were. What came after `through` was never its own.
+  Result<std::uint64_t> remove(CursorId id, Seq through);
 
   // --- reading -------------------------------------------------------------------------------
 

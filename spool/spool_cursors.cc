@@ -88,19 +88,19 @@ Result<CursorState> Spool::set_holds_disk(CursorId id, bool holds) {
   return cursor(id);
 }
 
-Result<Books> Spool::remove(CursorId id) {
-  return impl_->run<Books>([id](Transaction& transaction) -> Result<Books> {
-    const CursorRecord* found = transaction.cursor(id);
-    if (found == nullptr) return Error{Code::kNotFound, "no cursor " + std::to_string(id)};
-    Books last = books(*found, transaction.state(), transaction.before().gaps);
-    last.discarded += last.pending + last.buried;
-    last.pending = 0;
-    last.buried = 0;
-    transaction.dead().erase_all(transaction.batch(), id);
-    transaction.touch_dead(id);
-    transaction.remove_cursor(id);
-    return last;
-  });
+Result<std::uint64_t> Spool::remove(CursorId id, Seq through) {
+  return impl_->run<std::uint64_t>(
+      [id, through](Transaction& transaction) -> Result<std::uint64_t> {
+        const CursorRecord* found = transaction.cursor(id);
+        if (found == nullptr) return Error{Code::kNotFound, "no cursor " + std::to_string(id)};
+        const Ledger& before = transaction.before();
+        const std::uint64_t discarded =
+            pending(*found, before.gaps, std::min(through, before.state.last)) + found->buried;
+        transaction.dead().erase_all(transaction.batch(), id);
+        transaction.touch_dead(id);
+        transaction.remove_cursor(id);
+        return discarded;
+      });
 }
 
 CursorState Spool::Impl::state_of(const CursorRecord& cursor) const {

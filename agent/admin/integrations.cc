@@ -89,16 +89,19 @@ http::Response remove(Context& context, const IntegrationView& view, const http:
     confirm = parse_number(*given);
     if (!confirm) return http::error_response(400, "INVALID_REQUEST", "confirm must be a number");
   }
-  const Result<void> removed = context.control.remove(view.integration.id, confirm);
-  const spool::Books books = view.cursor ? view.cursor->books : spool::Books{};
-  if (!removed) {
-    if (removed.error().code != Code::kConflict) return error_answer(removed.error());
-    return confirm_required(removed.error().message, books.pending + books.buried,
-                            std::pair(books.pending, books.buried));
+  const Result<Removal> removed = context.control.remove(view.integration.id, confirm);
+  if (!removed) return error_answer(removed.error());
+  if (!removed->done) {
+    const std::uint64_t kept = removed->pending + removed->buried;
+    return confirm_required(std::to_string(removed->pending) + " events are pending and " +
+                                std::to_string(removed->buried) +
+                                " are dead letters; confirm with " + std::to_string(kept) +
+                                " to have them counted as discarded",
+                            kept, std::pair(removed->pending, removed->buried));
   }
   AuditEntry audited = audit_entry(context, request, "integration.deleted", view.integration);
   audited.changes = config_changes(view.integration.config, {});
-  audited.details["discarded_events"] = confirm.value_or(0);
+  audited.details["discarded_events"] = removed->discarded;
   context.audit.record(audited);
   return no_content();
 }

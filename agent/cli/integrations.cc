@@ -229,7 +229,10 @@ int remove_command(Invocation& invocation, const RemoveOptions& options) {
         "DELETE", path_of(integration) + (lost > 0 ? "?confirm=" + std::to_string(lost) : ""));
     if (!removed) return report(terminal, removed.trouble());
     terminal.out << "Removed \"" << name << "\""
-                 << (lost > 0 ? "; " + counted(lost, "event") + " discarded" : "") << ".\n";
+                 << (lost > 0 ? "; " + counted(lost, "event") +
+                                    " discarded, less what went out meanwhile"
+                              : "")
+                 << ".\n";
     return kOk;
   };
   return with_integration(invocation, options.name, remove);

@@ -134,6 +134,37 @@ class Install(BrokerCase):
         self.wait_books(identity, pending=0, buried=1, discarded=0, acked=sum(len(one.sent) for one in sent))
         self.assertEqual(check(self.records(), sent, self.PARTITIONS).copies, 0)
 
+    def test_a_removal_gives_up_no_more_than_was_confirmed(self):
+        agent = self.installed_into
+        _, made = self.curl()
+        self.assertEqual(self.api("POST", f"/v1/admin/integrations/{made['id']}/pause")[0], 200)
+        sent = self.sent(seed=31)
+        count = len(sent.sent)
+        self.broker.stop()
+        self.assertEqual(self.api("POST", f"/v1/admin/integrations/{made['id']}/resume")[0], 200)
+        wait_until(lambda: self.in_flight(made["id"]), "events in the library", 60, 0.1)
+        status, refused = self.api("DELETE", f"/v1/admin/integrations/{made['id']}?confirm={count - 1}")
+        self.assertEqual((status, refused["error"]["pending"], refused["error"]["parked"]), (409, count, 0))
+        self.assertTrue(self.in_flight(made["id"]))
+        answers = []
+        thread = threading.Thread(target=lambda: answers.append(
+            self.api("DELETE", f"/v1/admin/integrations/{made['id']}?confirm={refused['error']['confirm']}")[0]))
+        thread.start()
+        file = agent.state_dir / "integrations.json"
+        wait_until(lambda: made["id"] in json.loads(file.read_text().split("\n", 1)[1])["removing"], "the order on disk")
+        later = self.sent(seed=32)  # while the removal waits for what the library has
+        self.assertEqual(answers, [])
+        thread.join(60)
+        self.assertEqual(answers, [204])
+        entry = next(one for one in self.api("GET", "/v1/admin/audit-logs")[1]["data"]
+                     if one["action"] == "integration.deleted")
+        self.assertEqual(entry["details"]["discarded_events"], count)
+        self.assertRegex(agent.log(), rf'msg="integration removed".* discarded={count}\b')
+        # Nothing accepted meanwhile is lost: the next one finds it.
+        self.broker.start()
+        _, next_ = self.curl(name="next")
+        self.wait_books(next_["id"], pending=0, acked=count + len(later.sent))
+
     def test_a_confirmed_removal_is_finished_after_a_kill(self):
         agent = self.installed_into
         _, made = self.curl()
@@ -162,7 +193,7 @@ class Install(BrokerCase):
         self.assertIn("integration removal finished", agent.log())
         self.assertEqual([one["id"] for one in self.api("GET", "/v1/admin/integrations")[1]["data"]], [stays["id"]])
         self.assertEqual(self.books(stays["id"])["pending"], len(sent.sent))
-        self.assertEqual(json.loads(file.read_text().split("\n", 1)[1])["removing"], [])
+        self.assertEqual(json.loads(file.read_text().split("\n", 1)[1])["removing"], {})
 
     def in_flight(self, identity):
         return self.api("GET", f"/v1/admin/integrations/{identity}")[1]["delivery"]["in_flight_events"]

@@ -178,10 +178,11 @@ class Simulation {
     clock_.advance(2s);  // what rides is written
     commit();
     const bool last_is_other = chance(500);
-    if (!spool_->remove(last_is_other ? cursor_ : other_)) broken("removing the first");
+    if (!spool_->remove(last_is_other ? cursor_ : other_, spool_->durable_end()))
+      broken("removing the first");
     const spool::CursorId last = last_is_other ? other_ : cursor_;
     const auto left = *spool_->cursor(last);
-    if (!spool_->remove(last)) broken("removing the last");
+    if (!spool_->remove(last, spool_->durable_end())) broken("removing the last");
     if (chance(500)) {
       spool_.reset();
       open();

@@ -511,14 +511,14 @@ Result<CursorState> Spool::set_holds_disk(CursorId id, bool holds) {
   return state_of(*impl_->disk, cursor);
 }
 
-Result<Books> Spool::remove(CursorId id) {
+Result<std::uint64_t> Spool::remove(CursorId id, Seq) {
   Lock lock(impl_->disk->mutex);
   Disk& disk = *impl_->disk;
   const Books books = books_of(disk, disk.cursors.at(id));
   disk.floor = floor_of(disk);
   disk.freed = freed_of(disk);
   disk.cursors.erase(id);
-  return books;
+  return books.pending + books.buried;
 }
 
 Result<ReadBatch> Spool::read(Seq from, ReadLimits limits) const {

@@ -87,13 +87,16 @@ Result<void> FakeAgent::set_paused(const std::string& id, bool paused) {
   return {};
 }
 
-Result<void> FakeAgent::remove(const std::string& id, std::optional<std::uint64_t> confirm) {
+Result<Removal> FakeAgent::remove(const std::string& id, std::optional<std::uint64_t> confirm) {
   const std::lock_guard lock(mutex);
   const spool::Books books = view(id).cursor ? view(id).cursor->books : spool::Books{};
   const std::uint64_t lost = books.pending + books.buried;
-  if (lost > 0 && confirm != lost) return Error{Code::kConflict, "events would be lost"};
+  Removal removal{.pending = books.pending, .buried = books.buried};
+  if (lost > 0 && confirm != lost) return removal;
   std::erase_if(now.integrations, [&](const auto& v) { return v.integration.id == id; });
-  return {};
+  removal.done = true;
+  removal.discarded = lost - std::min(lost, delivered_during_removal);
+  return removal;
 }
 
 Result<spool::Seq> FakeAgent::test_event(const std::string&) {

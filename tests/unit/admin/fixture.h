@@ -50,7 +50,7 @@ class FakeAgent final : public Control {
   Result<Integration> update(const Integration& integration) override;
   Result<void> set_enabled(const std::string& id, bool enabled) override;
   Result<void> set_paused(const std::string& id, bool paused) override;
-  Result<void> remove(const std::string& id, std::optional<std::uint64_t> confirm) override;
+  Result<Removal> remove(const std::string& id, std::optional<std::uint64_t> confirm) override;
   Result<spool::Seq> test_event(const std::string& id) override;
   spool::Spool* spool() const override { return spool_in_use; }
   std::shared_ptr<forward::Forwarder> forwarder(const std::string& id) const override;
@@ -64,6 +64,7 @@ class FakeAgent final : public Control {
   Snapshot now;
   Settings settings_in_use;
   std::optional<std::pair<std::string, std::string>> refusal;
+  std::uint64_t delivered_during_removal = 0;
   std::optional<Error> reload_fault;
   spool::Spool* spool_in_use = nullptr;
   std::shared_ptr<forward::Forwarder> deliverer;

@@ -140,12 +140,19 @@ TEST_F(IntegrationsTest, DisabledItHasNoForwarderAndHoldsNoDiskEnabledItGoesOnWh
 TEST_F(IntegrationsTest, RemovalNeedsTheNumberOfWhatIsLostAndEndsTheCursor) {
   ASSERT_TRUE(integrations->install(of_api("kafka")));
   ASSERT_TRUE(store({"one", "two"}));
-  const auto refused = integrations->remove("int_kafka", std::nullopt);
-  ASSERT_FALSE(refused);
-  EXPECT_EQ(refused.error().code, Code::kConflict);
-  EXPECT_THAT(refused.error().message, HasSubstr("2 events are pending and 0 are dead letters"));
-  EXPECT_EQ(integrations->remove("int_kafka", 1).error().code, Code::kConflict);
-  ASSERT_TRUE(integrations->remove("int_kafka", 2));
+  for (const std::optional<std::uint64_t> confirm : {std::optional<std::uint64_t>(), {1}, {3}}) {
+    const auto refused = integrations->remove("int_kafka", confirm);
+    ASSERT_TRUE(refused);
+    EXPECT_FALSE(refused->done);
+    EXPECT_EQ(refused->pending, 2U);
+    EXPECT_EQ(refused->buried, 0U);
+    EXPECT_NE(integrations->forwarder("int_kafka"), nullptr);
+  }
+  EXPECT_THAT(store_of_api->removals(), IsEmpty());
+  const auto removed = integrations->remove("int_kafka", 2);
+  ASSERT_TRUE(removed);
+  EXPECT_TRUE(removed->done);
+  EXPECT_EQ(removed->discarded, 2U);
   EXPECT_FALSE(view("kafka"));
   EXPECT_THAT(spool->cursors(), IsEmpty());
   start({});
@@ -156,7 +163,7 @@ TEST_F(IntegrationsTest, ARemovalCutShortByACrashIsFinishedAtTheNextStart) {
   ASSERT_TRUE(integrations->install(of_api("ordered")));
   ASSERT_TRUE(integrations->install(of_api("stays")));
   ASSERT_TRUE(store({"one"}));
-  ASSERT_TRUE(store_of_api->begin_removal("int_ordered"));
+  ASSERT_TRUE(store_of_api->begin_removal("int_ordered", spool->durable_end().value));
   start({});
   EXPECT_FALSE(view("ordered"));
   EXPECT_FALSE(view("int_ordered"));
@@ -182,8 +189,8 @@ TEST_F(IntegrationsTest, WhatTheStoreDoesNotNameIsAnOrphanThatOnlyTheOperatorRem
   EXPECT_EQ(pending("kafka"), 1U);
   std::filesystem::remove(dir.path() / "integrations.json");
   start({});
-  EXPECT_EQ(integrations->remove("int_kafka", 1).error().code, Code::kConflict);
-  ASSERT_TRUE(integrations->remove("int_kafka", 2));
+  EXPECT_FALSE(integrations->remove("int_kafka", 1)->done);
+  ASSERT_TRUE(integrations->remove("int_kafka", 2)->done);
   EXPECT_THAT(spool->cursors(), IsEmpty());
 }
 
@@ -191,7 +198,7 @@ TEST_F(IntegrationsTest, WithoutAReadableStoreNothingIsTouched) {
   ASSERT_TRUE(integrations->install(of_api("kafka")));
   ASSERT_TRUE(integrations->install(of_api("ordered")));
   ASSERT_TRUE(store({"one", "two"}));
-  ASSERT_TRUE(store_of_api->begin_removal("int_ordered"));
+  ASSERT_TRUE(store_of_api->begin_removal("int_ordered", spool->durable_end().value));
   start_without_store({of_file("file")});
   EXPECT_TRUE(view("int_kafka")->orphaned);
   EXPECT_EQ(pending("int_kafka"), 2U);
@@ -214,7 +221,7 @@ TEST_F(IntegrationsTest, ANameGoneFromTheFileIsAnOrphanUntilItIsRemoved) {
   EXPECT_TRUE(view("kafka")->orphaned);
   EXPECT_TRUE(view("kafka")->cursor->holds_disk);
   EXPECT_EQ(pending("kafka"), 1U);
-  ASSERT_TRUE(integrations->remove(file_integration_id("kafka"), 1));
+  ASSERT_TRUE(integrations->remove(file_integration_id("kafka"), 1)->done);
   EXPECT_FALSE(view("kafka"));
 }
 

@@ -133,10 +133,10 @@ TEST(IntegrationStore, ARemovalIsKeptFromItsOrderToItsEnd) {
   auto store = open_store(folder);
   ASSERT_TRUE(store->put(example("int_1")));
   ASSERT_TRUE(store->put(example("int_2")));
-  ASSERT_TRUE(store->begin_removal("int_1"));
-  EXPECT_EQ(store->begin_removal("int_1").error().code, Code::kNotFound);
+  ASSERT_TRUE(store->begin_removal("int_1", 7));
+  EXPECT_EQ(store->begin_removal("int_1", 8).error().code, Code::kNotFound);
   EXPECT_THAT(open_store(folder)->list(), SizeIs(1));
-  EXPECT_THAT(open_store(folder)->removals(), ElementsAre("int_1"));
+  EXPECT_THAT(open_store(folder)->removals(), ElementsAre(std::pair("int_1", 7)));
   ASSERT_TRUE(store->finish_removal("int_1"));
   EXPECT_TRUE(store->finish_removal("int_1")) << "nothing is left to do";
   EXPECT_THAT(open_store(folder)->removals(), IsEmpty());
@@ -295,7 +295,7 @@ TEST(IntegrationStore, AFailedWriteChangesNothingInMemory) {
   // A folder where the temporary belongs: it can neither be removed nor replaced by a file.
   fs::create_directories(state / "integrations.json.tmp" / "x");
   EXPECT_FALSE(store->put(example("int_2")));
-  EXPECT_FALSE(store->begin_removal("int_1"));
+  EXPECT_FALSE(store->begin_removal("int_1", 7));
   EXPECT_FALSE(store->set_file_integration_paused("int_f", true));
   EXPECT_THAT(store->list(), SizeIs(1));
   EXPECT_THAT(store->paused_file_integrations(), IsEmpty());

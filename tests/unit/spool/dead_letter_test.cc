@@ -244,13 +244,22 @@ TEST_F(DeadLetterTest, CursorsDoNotSeeEachOthersDeadLetters) {
 TEST_F(DeadLetterTest, RemovingACursorCountsPendingAndBuriedAsDiscarded) {
   ASSERT_TRUE(bury(cursor, {2}).has_value());
   ASSERT_TRUE(ack_through(cursor, {1}, 1).has_value());
-  auto last = spool->remove(cursor);
-  ASSERT_TRUE(last.has_value());
-  EXPECT_EQ(last->discarded, 4u);
-  EXPECT_EQ(last->acked, 1u);
+  auto discarded = spool->remove(cursor, spool->durable_end());
+  ASSERT_TRUE(discarded.has_value());
+  EXPECT_EQ(*discarded, 4u);
   EXPECT_FALSE(spool->cursor(cursor).has_value());
   EXPECT_EQ(*spool->count_dead_letters(cursor, {}), 0u);
   EXPECT_NE(attach("kafka"), cursor) << "a cursor's number is never given again";
+}
+
+TEST_F(DeadLetterTest, WhatCameAfterARemovalWasOrderedIsNotCountedAsItsOwn) {
+  const CursorId other = attach("other");
+  ASSERT_TRUE(bury(cursor, {2}).has_value());
+  const Seq ordered = spool->durable_end();
+  ASSERT_TRUE(ack_through(cursor, {1}, 1).has_value());
+  ASSERT_TRUE(store_count(7).has_value());
+  EXPECT_EQ(*spool->remove(cursor, ordered), 4u);
+  EXPECT_EQ(books(other).pending, 12u);
 }
 
 TEST_F(DeadLetterTest, AFullStoreHoldsAndWritesNothingOfTheSettlement) {

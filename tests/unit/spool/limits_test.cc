@@ -224,7 +224,7 @@ class FreedTest : public LimitsTest {
 
 TEST_F(FreedTest, StaysGoneForTheNextIntegration) {
   drop_behind_one_in_the_library();
-  ASSERT_TRUE(spool->remove(first).has_value());
+  ASSERT_TRUE(spool->remove(first, spool->durable_end()).has_value());
   EXPECT_EQ(spool->stats().logical_bytes, bytes);
   pass_a_second();
   expect_the_next_gets_what_was_kept();
@@ -232,7 +232,7 @@ TEST_F(FreedTest, StaysGoneForTheNextIntegration) {
 
 TEST_F(FreedTest, StaysGoneAfterARestart) {
   drop_behind_one_in_the_library();
-  ASSERT_TRUE(spool->remove(first).has_value());
+  ASSERT_TRUE(spool->remove(first, spool->durable_end()).has_value());
   crash();
   EXPECT_NEAR(static_cast<double>(spool->stats().logical_bytes), static_cast<double>(bytes), 3000);
   pass_a_second();
@@ -272,7 +272,7 @@ TEST_F(FreedTest, ClosesIntakeNoMore) {
 
 TEST_F(FreedTest, IsDroppedOnceByTheFloorThatMovesOverIt) {
   drop_behind_one_in_the_library();
-  ASSERT_TRUE(spool->remove(first).has_value());
+  ASSERT_TRUE(spool->remove(first, spool->durable_end()).has_value());
   for (int i = 0; i < 20; ++i) ASSERT_TRUE(store_count(100, 1000).has_value()) << i;
   EXPECT_GT(spool->stats().first, gone.last);
   EXPECT_LE(spool->stats().logical_bytes, 4'000'000u);
@@ -313,9 +313,9 @@ TEST_F(LimitsTest, TheFloorIsTheLowestMarkAndStaysWithoutCursors) {
   EXPECT_EQ(spool->stats().first, Seq{1});
   ASSERT_TRUE(ack_through(two, {3}, 3).has_value());
   EXPECT_EQ(spool->stats().first, Seq{4});
-  ASSERT_TRUE(spool->remove(two).has_value());
+  ASSERT_TRUE(spool->remove(two, spool->durable_end()).has_value());
   EXPECT_EQ(spool->stats().first, Seq{9});
-  ASSERT_TRUE(spool->remove(one).has_value());
+  ASSERT_TRUE(spool->remove(one, spool->durable_end()).has_value());
   ASSERT_TRUE(store_count(5).has_value());
   reopen();
   EXPECT_EQ(spool->stats().first, Seq{9});

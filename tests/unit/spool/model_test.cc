@@ -218,7 +218,7 @@ TEST_F(ModelTest, TheSpoolDoesWhatAPlainListWouldDo) {
       do_attach();
     } else if (what == 17 && cursors_.size() > 1) {
       const std::size_t which = chance(cursors_.size());
-      ASSERT_TRUE(spool->remove(cursors_[which].id).has_value());
+      ASSERT_TRUE(spool->remove(cursors_[which].id, spool->durable_end()).has_value());
       cursors_.erase(cursors_.begin() + static_cast<std::ptrdiff_t>(which));
     } else if (what == 18 && chance(4) == 0) {
       reopen();
