@@ -310,7 +310,12 @@ Result<void> Agent::reload() {
   } else {
     log::configure(changed.settings.log.level, changed.settings.log.format);
     warn_of_restart_only_changes(changed.settings);
-    ingest_->apply(changed.settings.intake);
+    IntakeSettings intake = changed.settings.intake;
+    // The listener's guard and the producers' message.max.bytes are made from these at the start.
+    // An event the one takes and the other does not would end in the dead letters.
+    intake.max_body_bytes = loaded_.settings.intake.max_body_bytes;
+    intake.max_event_bytes = loaded_.settings.intake.max_event_bytes;
+    ingest_->apply(intake);
     admin_->apply(changed.settings.admin);
     outcome = integrations_->reload(changed.settings);
     for (http::Server* server : {intake_server_.get(), admin_server_.get()}) {
@@ -347,6 +352,8 @@ void Agent::warn_of_restart_only_changes(const Settings& changed) const {
   warn(started.admin.tls.private_key != changed.admin.tls.private_key, "admin.tls_private_key");
   warn(started.intake.max_buffered_bytes != changed.intake.max_buffered_bytes,
        "intake.max_buffered_bytes");
+  warn(started.intake.max_body_bytes != changed.intake.max_body_bytes, "intake.max_body_bytes");
+  warn(started.intake.max_event_bytes != changed.intake.max_event_bytes, "intake.max_event_bytes");
   warn(started.intake.max_connections != changed.intake.max_connections, "intake.max_connections");
   warn(started.intake.dedup_window != changed.intake.dedup_window, "intake.dedup_window");
   warn(started.spool.max_bytes != changed.spool.max_bytes, "spool.max_bytes");

@@ -92,6 +92,29 @@ class Lifecycle(BrokerCase):
         wait_until(lambda: agent.metrics()[("signal_agent_config_reload_success",)] == 1, "the repaired one too")
         agent.wait_drained()
 
+    def test_limits_of_size_wait_for_a_restart_and_the_log_says_so(self):
+        agent = self.agent(settings={"intake.max_body_bytes": "64KiB", "intake.max_event_bytes": "32KiB"}).start()
+
+        def status(size):
+            return agent.post("/v1/p", b'{"userId":"u","pad":"%s"}' % (b"p" * size))[0]
+        self.assertEqual((status(20_000), status(40_000), status(100_000)), (200, 413, 413))
+        agent.settings.update({"intake.max_body_bytes": "8MiB", "intake.max_event_bytes": "4MiB"})
+        agent.write_config()
+        agent.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: 'msg="configuration reloaded"' in agent.log(), "reloaded")
+        for key in ("intake.max_body_bytes", "intake.max_event_bytes"):
+            self.assertRegex(agent.log(), rf'setting needs a restart to take effect.* key={key}')
+        self.assertEqual((status(20_000), status(40_000), status(100_000)), (200, 413, 413))
+        self.assertEqual(agent.terminate(), 0)
+        agent.start()
+        # Beyond what the library's own check would have let through before.
+        self.assertEqual((status(40_000), status(3_000_000)), (200, 200))
+        self.assertEqual(agent.terminate(), 0)
+        agent.settings.update({"intake.max_body_bytes": "64KiB", "intake.max_event_bytes": "32KiB"})
+        agent.write_config()
+        agent.start()
+        self.assertEqual(status(40_000), 413)
+
     def test_a_rotated_secret_reaches_the_running_producer_with_sighup(self):
         secret = self.directory / "secret"
         secret.write_text("agent-secret")
