@@ -11,6 +11,17 @@ namespace {
 
 using ::testing::ElementsAre;
 
+/// 100 events that do not compress.
+AppendBatch noise_batch(std::mt19937& random) {
+  AppendBatch batch;
+  for (int i = 0; i < 100; ++i) {
+    std::string noise(500, '\0');
+    for (char& c : noise) c = static_cast<char>(random());
+    batch.add(plain_event(noise));
+  }
+  return batch;
+}
+
 class DiskFaultTest : public SpoolFixture {
  protected:
   DiskFaultTest() : disk(std::make_unique<FaultyDisk>(dir.path(), 1)) {
@@ -99,15 +110,7 @@ class UnreadableTest : public DiskFaultTest {
     options.write_buffer_bytes = 64 * kKiB;
     open();
     std::mt19937 random(7);
-    for (int i = 0; i < 100; ++i) {
-      AppendBatch batch;
-      for (int j = 0; j < 100; ++j) {
-        std::string noise(500, '\0');
-        for (char& c : noise) c = static_cast<char>(random());
-        batch.add(plain_event(noise));
-      }
-      ASSERT_TRUE(append(std::move(batch)).has_value());
-    }
+    for (int i = 0; i < 100; ++i) ASSERT_TRUE(append(noise_batch(random)).has_value());
     spool->close();
     spool.reset();
     open();
@@ -291,15 +294,7 @@ class DamageTest : public SpoolFixture {
     open();
     cursor = attach("kafka");
     std::mt19937 random(7);
-    for (int i = 0; i < 20; ++i) {
-      AppendBatch batch;
-      for (int j = 0; j < 100; ++j) {
-        std::string noise(500, '\0');
-        for (char& c : noise) c = static_cast<char>(random());
-        batch.add(plain_event(noise));
-      }
-      ASSERT_TRUE(append(std::move(batch)).has_value());
-    }
+    for (int i = 0; i < 20; ++i) ASSERT_TRUE(append(noise_batch(random)).has_value());
     spool->close();
     spool.reset();
   }
