@@ -2,14 +2,18 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "config/base/check.h"
 
 namespace signal_agent::spool {
 
-Committer::Committer(Write write, SpoolSettings limits, Clock& clock)
-    : write_(std::move(write)), limits_(std::move(limits)), clock_(clock) {}
+Committer::Committer(Write write, SpoolSettings limits, Clock& clock, std::uint64_t used_bytes)
+    : write_(std::move(write)),
+      limits_(std::move(limits)),
+      clock_(clock),
+      used_bytes_(used_bytes) {}
 
 Committer::~Committer() {
   CHECK(!thread_.joinable());
@@ -64,7 +68,7 @@ void Committer::wake() {
   changed_.notify_one();
 }
 
-void Committer::append(AppendRequest request, std::uint64_t used_bytes, const Error* refuse_with) {
+void Committer::append(AppendRequest request, const Error* refuse_with) {
   const std::uint64_t bytes = request.batch.bytes();
   const std::uint64_t events = request.batch.size();
   bool closed = false;
@@ -77,18 +81,17 @@ void Committer::append(AppendRequest request, std::uint64_t used_bytes, const Er
       if (refuse_with != nullptr) {
         refusal = *refuse_with;
       } else {
-        admission =
-            admit({used_bytes, queued_bytes_.load(std::memory_order_relaxed), queued_events_},
-                  bytes, events, limits_);
-        if (admission == Admission::kFull)
+        admission = admit({used_bytes_, queued_bytes_, queued_events_}, bytes, events, limits_);
+        if (admission == Admission::kFull) {
+          refused_bytes_ = bytes;
           refusal = {Code::kFull,
-                     "the spool holds " + std::to_string(used_bytes) +
+                     "the spool holds " + std::to_string(used_bytes_) +
                          " bytes of spool.max_bytes = " + std::to_string(limits_.max_bytes) +
                          "; it takes events again as soon as delivery frees room"};
+        }
       }
       if (admission == Admission::kEnter) {
-        queued_bytes_.store(queued_bytes_.load(std::memory_order_relaxed) + bytes,
-                            std::memory_order_relaxed);
+        queued_bytes_ += bytes;
         queued_events_ += events;
         queue_.appends.push_back(std::move(request));
       } else {
@@ -166,6 +169,20 @@ bool Committer::turn() {
   return true;
 }
 
+void Committer::landed(std::uint64_t used_bytes) {
+  Lock lock(mutex_);
+  used_bytes_ = used_bytes;
+  queued_events_ -= group_.events;
+  queued_bytes_ -= group_.bytes;
+}
+
+bool Committer::full() const {
+  // A huge batch that was refused does not speak for the small ones.
+  const std::uint64_t likely = std::clamp<std::uint64_t>(
+      refused_bytes_, 1, std::max<std::uint64_t>(1, limits_.max_bytes / 2));
+  return queued_bytes_ + used_bytes_ + likely > limits_.max_bytes;
+}
+
 std::size_t Committer::write_taken() {
   for (Refusal& refusal : taken_.refusals) refusal.done(std::move(refusal.error));
   taken_.refusals.clear();
@@ -183,14 +200,8 @@ std::size_t Committer::write_taken() {
       group_.bytes += batch.bytes();
       group_.appends.push_back(std::move(taken_.appends[next]));
     }
-    const std::uint64_t events = group_.events;
-    const std::uint64_t bytes = group_.bytes;
     write_(group_);
     group_.appends.clear();
-    Lock lock(mutex_);
-    queued_events_ -= events;
-    queued_bytes_.store(queued_bytes_.load(std::memory_order_relaxed) - bytes,
-                        std::memory_order_relaxed);
   } while (next < taken_.appends.size() || !group_.ops.empty());
   const std::size_t answered = taken_.appends.size();
   taken_.appends.clear();

@@ -63,10 +63,11 @@ class Committer {
     std::uint64_t events = 0;
     std::uint64_t bytes = 0;
   };
-  /// Writes and answers the group. Ops left in it go first in the next one.
+  /// Writes the group, calls landed(), answers. Ops left in it go first in the next one.
   using Write = std::function<void(Group& group)>;
 
-  Committer(Write write, SpoolSettings limits, Clock& clock);
+  /// `used_bytes`: logical bytes the spool holds so far.
+  Committer(Write write, SpoolSettings limits, Clock& clock, std::uint64_t used_bytes);
   ~Committer();  // CHECKs that stop() was called when start() was
 
   void start();
@@ -77,13 +78,21 @@ class Committer {
 
   /// On the caller's thread only the queue is touched; every answer, a refusal too, comes from the
   /// committer.
-  void append(AppendRequest request, std::uint64_t used_bytes, const Error* refuse_with);
+  void append(AppendRequest request, const Error* refuse_with);
   void submit(std::unique_ptr<Op> op);
 
   /// Without a thread: one turn. True when something was answered.
   bool turn();
 
-  std::uint64_t queued_bytes() const { return queued_bytes_.load(std::memory_order_relaxed); }
+  /// For `write`, once the outcome is known and before anybody hears of it: the group waits no
+  /// more, the spool now holds `used_bytes`. One step, so that nothing is reckoned twice or not at
+  /// all.
+  void landed(std::uint64_t used_bytes);
+  std::uint64_t used_bytes() const { return used_bytes_; }
+
+  /// An append as large as the last one refused for want of room would be refused again. True
+  /// before that refusal is answered. Any thread.
+  bool full() const;
 
  private:
   struct Refusal {
@@ -112,7 +121,10 @@ class Committer {
   CondVar changed_;
   Queue queue_ GUARDED_BY(mutex_);
   std::uint64_t queued_events_ GUARDED_BY(mutex_) = 0;
-  std::atomic<std::uint64_t> queued_bytes_ = 0;  // written under mutex_
+  // Written under mutex_.
+  std::atomic<std::uint64_t> queued_bytes_ = 0;
+  std::atomic<std::uint64_t> used_bytes_;
+  std::atomic<std::uint64_t> refused_bytes_ = 0;  // of the last one refused for want of room
   bool urgent_ GUARDED_BY(mutex_) = false;
   std::chrono::steady_clock::time_point oldest_ride_ GUARDED_BY(mutex_);
   bool sleeping_ GUARDED_BY(mutex_) = false;

@@ -56,7 +56,6 @@ void Spool::Impl::submit(std::unique_ptr<Op> op) {
 
 void Spool::append(AppendBatch batch, AppendDone done) {
   Impl& parts = *impl_;
-  const std::uint64_t bytes = batch.bytes();
   std::optional<Error> refusal;
   switch (intake_state()) {
     case IntakeState::kShuttingDown:
@@ -75,11 +74,7 @@ void Spool::append(AppendBatch batch, AppendDone done) {
     case IntakeState::kFull:
       break;
   }
-  const std::uint64_t used = parts.used_bytes;
-  if (used + parts.committer->queued_bytes() + bytes > parts.options.limits.max_bytes &&
-      parts.options.limits.when_full == WhenFull::kReject)
-    parts.refused_bytes = std::min(bytes, parts.options.limits.max_bytes / 2);
-  parts.committer->append({std::move(batch), std::move(done)}, used, refusal ? &*refusal : nullptr);
+  parts.committer->append({std::move(batch), std::move(done)}, refusal ? &*refusal : nullptr);
   if (parts.options.read_only) parts.committer->turn();
 }
 

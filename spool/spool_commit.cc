@@ -75,6 +75,7 @@ void Spool::Impl::write_group(Committer::Group& group) {
     for (auto& op : group.ops) finished.push_back({std::move(op), error});
     group.ops.clear();
     for (std::size_t i = 0; i < group.appends.size(); ++i) answers.push_back(error);
+    committer->landed(committer->used_bytes());
     for (Finished& one : finished) one.op->finish(std::move(one.result));
     for (std::size_t i = 0; i < group.appends.size(); ++i)
       group.appends[i].done(std::move(answers[i]));
@@ -114,7 +115,7 @@ void Spool::Impl::write_group(Committer::Group& group) {
     check_disk();
   }
   const bool dropped = group.bytes > 0 && options.limits.when_full == WhenFull::kDropOldest &&
-                       used_bytes + group.bytes > options.limits.max_bytes;
+                       committer->used_bytes() + group.bytes > options.limits.max_bytes;
   bool room = true;
   if (dropped) room = drop_oldest(transaction, group.bytes);
 
@@ -186,7 +187,7 @@ void Spool::Impl::write_group(Committer::Group& group) {
   if (succeeded) {
     seen.commit();
     duplicates.fetch_add(seen_again, std::memory_order_relaxed);
-    publish(transaction, dropped);
+    committer->landed(publish(transaction, dropped));
     transaction.told();
     for (const CursorId id : transaction.removed()) claims.forget(id);
     if (batch.Count() > 0) {
@@ -197,6 +198,7 @@ void Spool::Impl::write_group(Committer::Group& group) {
       if (stored_events > 0) commit_events.record(stored_events);
     }
   } else {
+    committer->landed(committer->used_bytes());
     seen.rollback();
   }
   claims.let_go();
@@ -214,7 +216,7 @@ void Spool::Impl::write_group(Committer::Group& group) {
   answered_callbacks.call();
 }
 
-void Spool::Impl::publish(Transaction& transaction, bool drop) {
+std::uint64_t Spool::Impl::publish(Transaction& transaction, bool drop) {
   const auto now = options.clock->steady();
   Lock lock(mutex);
   const bool holders_changed =
@@ -242,10 +244,10 @@ void Spool::Impl::publish(Transaction& transaction, bool drop) {
     ledger.freed.drop_through(ledger.state.floor);
   }
   durable_end = ledger.state.last.value;
-  used_bytes = logical_bytes();
   store->floors().events = ledger.state.floor.value;
   if (ledger.state.id_count > seen.window() && seen.window() > 0)
     store->floors().seen_ids = ledger.state.id_count - seen.window();
+  return logical_bytes();
 }
 
 }  // namespace signal_agent::spool

@@ -115,8 +115,6 @@ struct Spool::Impl {
   Claims claims;
 
   std::atomic<std::uint64_t> durable_end = 0;
-  std::atomic<std::uint64_t> used_bytes = 0;
-  std::atomic<std::uint64_t> refused_bytes = 0;
   std::atomic<std::uint64_t> disk_free = 0;
   std::atomic<std::uint64_t> disk_used = 0;
   std::atomic<bool> disk_full = false;
@@ -161,7 +159,7 @@ struct Spool::Impl {
 
   // --- spool_commit.cc
   void write_group(Committer::Group& group);
-  void publish(Transaction& transaction, bool drop);
+  std::uint64_t publish(Transaction& transaction, bool drop);  // the logical bytes from now on
   void fail(const std::string& words);
   Error failed_error() const;
 

@@ -17,7 +17,8 @@ bool Spool::Impl::drop_oldest(Transaction& transaction, std::uint64_t incoming) 
     if (cursor->holds_disk) sent[cursor->id] = std::max(cursor->mark, claims.hold(cursor->id).sent);
   Lock lock(mutex);
   StateRecord& state = transaction.state();
-  const std::uint64_t need = bytes_to_drop(used_bytes, incoming, options.limits.max_bytes);
+  const std::uint64_t used = committer->used_bytes();
+  const std::uint64_t need = bytes_to_drop(used, incoming, options.limits.max_bytes);
   RangeSet spared = ledger.freed;  // gone already
   for (const CursorRecord* cursor : transaction.cursors())
     if (cursor->holds_disk)
@@ -30,8 +31,8 @@ bool Spool::Impl::drop_oldest(Transaction& transaction, std::uint64_t incoming) 
   std::uint64_t gone = sizes.bytes_in({ledger.state.floor.next(), target});
   for (const SeqRange& range : spared.inside({ledger.state.floor.next(), target}))
     gone -= std::min(gone, sizes.bytes_in(range));
-  gone = std::min(gone, used_bytes.load());
-  if (used_bytes - gone + incoming > options.limits.max_bytes) return false;
+  gone = std::min(gone, used);
+  if (used - gone + incoming > options.limits.max_bytes) return false;
 
   for (const CursorRecord* holder : transaction.cursors()) {
     if (!holder->holds_disk) continue;
@@ -102,11 +103,8 @@ IntakeState Spool::intake_state() const {
   if (parts.intake_stopped) return IntakeState::kShuttingDown;
   if (parts.failed) return IntakeState::kFailed;
   if (parts.disk_full) return IntakeState::kDiskFull;
-  if (parts.options.limits.when_full == WhenFull::kReject) {
-    const std::uint64_t used = parts.used_bytes;
-    const std::uint64_t max = parts.options.limits.max_bytes;
-    if (used >= max || used + parts.refused_bytes > max) return IntakeState::kFull;
-  }
+  if (parts.options.limits.when_full == WhenFull::kReject && parts.committer->full())
+    return IntakeState::kFull;
   return IntakeState::kOpen;
 }
 

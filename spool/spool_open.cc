@@ -94,7 +94,6 @@ Result<void> Spool::Impl::open() {
     return loaded;
   }
   Lock lock(mutex);
-  used_bytes = logical_bytes();
   durable_end = ledger.state.last.value;
   opened->floors().events = ledger.state.floor.value;
   if (ledger.state.id_count > seen.window())
@@ -328,26 +327,28 @@ Result<std::unique_ptr<Spool>> Spool::open(Options options) {
   auto impl = std::make_unique<Impl>(std::move(options));
   if (auto opened = impl->open(); !opened) return std::move(opened).error();
   Impl& parts = *impl;
+  std::uint64_t used_bytes = 0;
+  std::uint64_t cursors = 0;
+  Seq floor, last;
+  {
+    Lock lock(parts.mutex);
+    used_bytes = parts.logical_bytes();
+    cursors = parts.ledger.cursors.size();
+    floor = parts.ledger.state.floor;
+    last = parts.ledger.state.last;
+  }
   parts.committer =
       std::make_unique<Committer>([&parts](Committer::Group& group) { parts.write_group(group); },
-                                  parts.options.limits, *parts.options.clock);
+                                  parts.options.limits, *parts.options.clock, used_bytes);
   parts.house_at = parts.options.clock->steady();
   if (parts.options.run_committer && !parts.options.read_only) {
     parts.committer->start();
     parts.house_thread = std::thread([&parts] { parts.house_loop(); });
   }
-  std::uint64_t cursors = 0;
-  Seq floor, last;
-  {
-    Lock lock(parts.mutex);
-    cursors = parts.ledger.cursors.size();
-    floor = parts.ledger.state.floor;
-    last = parts.ledger.state.last;
-  }
   log::info("spool opened", {{"dir", parts.dir.string()},
                              {"floor", floor.value},
                              {"last", last.value},
-                             {"bytes", parts.used_bytes.load()},
+                             {"bytes", used_bytes},
                              {"cursors", cursors}});
   return std::unique_ptr<Spool>(new Spool(std::move(impl)));
 }

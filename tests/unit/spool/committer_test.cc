@@ -57,13 +57,21 @@ struct CommitterTest : ::testing::Test {
       : committer(
             [this](Committer::Group& group) {
               groups.push_back({group.events, group.bytes, group.ops.size()});
+              used += group.bytes;
+              committer.landed(used);
               for (auto& op : group.ops) op->finish({});
               group.ops.clear();
               for (AppendRequest& request : group.appends)
                 request.done(Appended{request.batch.size(), 0, {}, {}});
             },
-            SpoolSettings{}, clock) {}
+            hundred_mib(), clock, 0) {}
   ~CommitterTest() override { committer.abort(); }
+
+  static SpoolSettings hundred_mib() {
+    SpoolSettings limits;
+    limits.max_bytes = 100 * kMiB;
+    return limits;
+  }
 
   void append(AppendBatch batch) {
     committer.append({std::move(batch),
@@ -73,7 +81,7 @@ struct CommitterTest : ::testing::Test {
                         else
                           refused.push_back(answer.error().code);
                       }},
-                     0, nullptr);
+                     nullptr);
   }
 
   struct Written {
@@ -83,6 +91,7 @@ struct CommitterTest : ::testing::Test {
   };
   FakeClock clock;
   std::vector<Written> groups;
+  std::uint64_t used = 0;
   int stored = 0;
   std::vector<Code> refused;
   std::vector<std::string> log;
@@ -112,6 +121,28 @@ TEST_F(CommitterTest, AGroupIsBoundedInBytesButTakesOneBatchOfAnySize) {
   committer.turn();
   ASSERT_EQ(groups.size(), 3u);
   EXPECT_GT(groups[2].bytes, kMaxGroupBytes);
+}
+
+TEST_F(CommitterTest, WhatLandedCountsOnceAndARefusalIsKnownBeforeItIsAnswered) {
+  const AppendBatch batch = batch_of(1, 10 * kMiB);
+  int answered = 0;
+  std::optional<Code> refusal;
+  AppendDone next = [&](const Result<Appended>& answer) {
+    EXPECT_EQ(committer.full(), !answer);
+    if (!answer)
+      refusal = answer.error().code;
+    else if (++answered < 20)
+      committer.append({batch, next}, nullptr);
+  };
+  committer.append({batch, next}, nullptr);
+  while (committer.turn()) {
+  }
+  EXPECT_EQ(answered, 9) << "the tenth with its record's head is beyond the limit";
+  EXPECT_EQ(refusal, Code::kFull);
+  committer.submit(std::make_unique<NoOp>("settled", log, Urgency::kSync));
+  used = 0;
+  committer.turn();
+  EXPECT_FALSE(committer.full());
 }
 
 TEST_F(CommitterTest, AFullQueueRefusesAndSaysSoFromTheCommitter) {
@@ -166,6 +197,7 @@ TEST(CommitterThreadTest, ManyThreadsAreAllAnsweredAndAloneRidesToo) {
   FakeClock clock;
   Committer committer(
       [&](Committer::Group& group) {
+        committer.landed(0);
         for (auto& op : group.ops) op->finish({});
         group.ops.clear();
         for (AppendRequest& request : group.appends) {
@@ -173,14 +205,14 @@ TEST(CommitterThreadTest, ManyThreadsAreAllAnsweredAndAloneRidesToo) {
           request.done(Appended{});
         }
       },
-      SpoolSettings{}, clock);
+      SpoolSettings{}, clock, 0);
   committer.start();
   std::atomic<int> answered = 0;
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t)
     threads.emplace_back([&] {
       for (int i = 0; i < 500; ++i)
-        committer.append({batch_of(1, 10), [&](Result<Appended>) { ++answered; }}, 0, nullptr);
+        committer.append({batch_of(1, 10), [&](Result<Appended>) { ++answered; }}, nullptr);
     });
   for (std::thread& thread : threads) thread.join();
   std::vector<std::string> log;
@@ -262,18 +294,19 @@ struct CommitterClockTest : ::testing::Test {
               }
               if (first) let_first.acquire();
               clock.pass(kCommit);
+              committer.landed(0);
               for (auto& op : group.ops) op->finish({});
               group.ops.clear();
               for (AppendRequest& request : group.appends) request.done(Appended{});
             },
-            SpoolSettings{}, clock) {}
+            SpoolSettings{}, clock, 0) {}
   ~CommitterClockTest() override {
     let_first.release();
     committer.stop();
   }
 
   void append() {
-    committer.append({batch_of(1, 10), [](const Result<Appended>&) {}}, 0, nullptr);
+    committer.append({batch_of(1, 10), [](const Result<Appended>&) {}}, nullptr);
   }
   using Written = std::pair<std::size_t, std::size_t>;  // appends, ops
   std::vector<Written> written() {
