@@ -737,6 +737,22 @@ class Loader {
                 std::to_string(all.intake.max_body_bytes) +
                 "): the largest allowed body could never be taken");
     }
+    check_largest_can_be_buried(all);
+  }
+
+  // A warning, not a refusal: whoever sends small events only may well bound their dead letters.
+  void check_largest_can_be_buried(const Settings& all) {
+    const std::uint64_t largest = std::min(all.intake.max_event_bytes, all.intake.max_body_bytes);
+    if (all.dead_letters.max_bytes > largest) return;
+    const bool bound_given = places_.contains("dead_letters.max_bytes");
+    const std::string key = bound_given ? "dead_letters.max_bytes" : "intake.max_event_bytes";
+    fault(place_of(key), key,
+          "dead_letters.max_bytes (" + std::to_string(all.dead_letters.max_bytes) +
+              ") does not hold one event as large as intake takes (" + std::to_string(largest) +
+              " bytes, and some more of our own): if Kafka refuses such an event, delivery waits "
+              "with DEAD_LETTERS_FULL until this is changed; raise dead_letters.max_bytes, or "
+              "lower intake.max_event_bytes",
+          Severity::kWarning);
   }
 
   void check_tls(const std::string& section, const TlsFiles& tls) {

@@ -16,7 +16,8 @@
 namespace signal_agent {
 
 struct ConfigFault {
-  enum class Severity { kError, kWarning };  // a secret that cannot be read here is a warning
+  // Warnings: a secret that cannot be read here; settings that may end in trouble, or may not.
+  enum class Severity { kError, kWarning };
   Severity severity = Severity::kError;
   std::string where;    // file:line:column, "environment SIGNAL_AGENT_X", or "--set x"
   std::string key;      // intake.max_body_bytes

@@ -519,6 +519,34 @@ TEST_F(Load, NoDamageToAFileIsEverFatal) {
   EXPECT_GT(with_faults, 500u) << "the harm done here is too gentle to show anything";
 }
 
+// --- sizes that do not fit each other
+// -------------------------------------------------------------
+
+TEST_F(Load, DeadLettersThatCannotHoldTheLargestEventAreAWarning) {
+  const LoadedSettings loaded = load("[dead_letters]\nmax_bytes = 8_000_000\n");
+  EXPECT_TRUE(loaded.usable());
+  EXPECT_EQ(loaded.settings.dead_letters.max_bytes, 8'000'000u);
+  ASSERT_THAT(loaded.faults, SizeIs(1));
+  EXPECT_EQ(loaded.faults[0].severity, ConfigFault::Severity::kWarning);
+  EXPECT_THAT(faults(loaded)[0],
+              AllOf(StartsWith("agent.toml:2:13: dead_letters.max_bytes: "),
+                    HasSubstr("dead_letters.max_bytes (8000000)"),
+                    HasSubstr("as large as intake takes (8000000 bytes"),
+                    HasSubstr("DEAD_LETTERS_FULL"), HasSubstr("raise dead_letters.max_bytes")));
+  good("[dead_letters]\nmax_bytes = 8_000_001\n");
+}
+
+TEST_F(Load, WhatIntakeTakesAtMostDecidesWhatTheDeadLettersHaveToHold) {
+  good("intake.max_event_bytes = 1_000_000\ndead_letters.max_bytes = \"2MiB\"\n");
+  good("intake.max_body_bytes = 1_000_000\ndead_letters.max_bytes = \"2MiB\"\n");
+  const LoadedSettings loaded = load(
+      "intake.max_event_bytes = \"1GiB\"\nintake.max_body_bytes = \"1GiB\"\n"
+      "intake.max_buffered_bytes = \"1GiB\"\n");
+  EXPECT_TRUE(loaded.usable());
+  ASSERT_THAT(loaded.faults, SizeIs(1)) << "the bound by default";
+  EXPECT_THAT(faults(loaded)[0], StartsWith("agent.toml:1:26: intake.max_event_bytes: "));
+}
+
 // --- listeners, keys, TLS ------------------------------------------------------------------------
 
 TEST_F(Load, WithoutAKeyOnlyLoopbackAndUnixListenersMayRun) {
