@@ -62,6 +62,8 @@ struct SendResult {
 };
 
 /// What is known of the connection; never a reason by itself to drop or re-create anything.
+/// `partition_count` is what the last record was placed by; before the first one what the cluster
+/// said, 0 while unknown.
 struct ProducerHealth {
   bool fatal = false;
   int fatal_error = 0;
@@ -70,7 +72,7 @@ struct ProducerHealth {
   int last_error = 0;  // the latest connection-level error, 0 after a success
   std::string last_error_text;
   std::int64_t last_error_ms = 0;                        // wall
-  std::int32_t partition_count = 0;                      // of the topic, 0 while unknown
+  std::int32_t partition_count = 0;                      // of the topic
   std::uint32_t rtt_us = 0;                              // p99 to the brokers, 0 while unknown
   std::optional<std::uint32_t> topic_max_message_bytes;  // DescribeConfigs, when allowed
 };

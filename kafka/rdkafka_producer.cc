@@ -41,7 +41,7 @@ constexpr milliseconds kLogInterval{30'000};
 
 /// What the owner's thread and librdkafka's share.
 struct Shared {
-  std::atomic<std::int32_t> partition_count{0};
+  std::atomic<std::int32_t> partitions_used{0};  // by the last record placed; 0 before it
 };
 
 struct HeaderListDestroy {
@@ -142,7 +142,7 @@ std::int32_t choose_partition(const rd_kafka_topic_t*, const void* key, std::siz
                               std::int32_t partition_count, void* topic_opaque,
                               void* message_opaque) {
   static_cast<Shared*>(topic_opaque)
-      ->partition_count.store(partition_count, std::memory_order_relaxed);
+      ->partitions_used.store(partition_count, std::memory_order_relaxed);
   std::optional<std::string_view> bytes;
   if (key != nullptr) bytes.emplace(static_cast<const char*>(key), key_length);
   return partition_of(bytes, reinterpret_cast<std::uintptr_t>(message_opaque), partition_count);
@@ -363,9 +363,7 @@ void RdkafkaProducer::take_statistics(rd_kafka_event_t* event) {
   if (!statistics.valid) return;
   health_.brokers_up = statistics.brokers_up;
   if (statistics.rtt_us > 0) health_.rtt_us = statistics.rtt_us;
-  if (statistics.partitions > 0) {
-    shared_->partition_count.store(statistics.partitions, std::memory_order_relaxed);
-  }
+  if (statistics.partitions > 0) health_.partition_count = statistics.partitions;
 }
 
 void RdkafkaProducer::take_log(rd_kafka_event_t* event) {
@@ -390,7 +388,9 @@ void RdkafkaProducer::take_log(rd_kafka_event_t* event) {
 
 ProducerHealth RdkafkaProducer::health() const {
   ProducerHealth health = health_;
-  health.partition_count = shared_->partition_count.load(std::memory_order_relaxed);
+  // Statistics and probes speak of some moments ago, and none of them moves a key.
+  const std::int32_t used = shared_->partitions_used.load(std::memory_order_relaxed);
+  if (used > 0) health.partition_count = used;
   return health;
 }
 
@@ -458,7 +458,7 @@ void RdkafkaProducer::take_probe_outcome() {
   if (!mailbox_->answered) return;
   mailbox_->answered = false;
   if (mailbox_->outcome == RD_KAFKA_RESP_ERR_NO_ERROR) {
-    shared_->partition_count.store(mailbox_->partitions, std::memory_order_relaxed);
+    health_.partition_count = mailbox_->partitions;
     note_success();
   } else {
     note_error(mailbox_->outcome, mailbox_->outcome_text);

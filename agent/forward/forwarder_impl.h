@@ -112,6 +112,7 @@ struct Forwarder::Impl {
   // --- the producer's life
   void look_at_health(bool now);
   void watch_authentication();
+  void watch_partitions();
   void watch_stranded();
   void watch_limits();
   void move_on();
@@ -260,8 +261,10 @@ struct Forwarder::Impl {
   milliseconds stranded_after_ = kStrandedAfter;
   Time quiet_since_{};  // the last report, or the moment a broker or an event appeared
   Time created_at_{};
-  bool ever_up_ = false;  // a broker, since then
-  Time progress_at_{};    // the last stored event, or nothing pending
+  bool ever_up_ = false;         // a broker, since then
+  std::int32_t partitions_ = 0;  // of partitions_of_, 0 while unknown; outlives the producers
+  std::string partitions_of_;    // the topic
+  Time progress_at_{};           // the last stored event, or nothing pending
   bool metadata_asked_ = false;
   std::int64_t metadata_asked_ms_ = 0;
   Time metadata_asked_at_{};

@@ -29,6 +29,7 @@ void Forwarder::Impl::look_at_health(bool now) {
   health_ = producer_->health();
   if (!was_up && health_.brokers_up > 0) quiet_since_ = now_;
   if (health_.brokers_up > 0) ever_up_ = true;
+  watch_partitions();
   trouble_.observe(health_, now_);
   if (health_.fatal && !(purging_ && purge_destroys_)) {
     const kafka::Classification found = kafka::classify(health_.fatal_error, true);
@@ -61,6 +62,25 @@ void Forwarder::Impl::watch_authentication() {
   if (policy(FailureClass::kAuthentication) == FailurePolicy::kPark && in_flight_ > 0) {
     begin_purge("authentication", false, std::move(cause));
   }
+}
+
+/// A key's partition follows the count, so from here on its copies may lie elsewhere than before.
+void Forwarder::Impl::watch_partitions() {
+  const std::int32_t count = health_.partition_count;
+  if (count == 0 || draining_) return;
+  if (partitions_of_ != options_.config.topic) {
+    partitions_of_ = options_.config.topic;
+    partitions_ = 0;
+  }
+  if (partitions_ > 0 && count != partitions_) {
+    log::warn("the topic's partition count changed; the keys spread anew from here on",
+              {{"integration", options_.name},
+               {"topic", options_.config.topic},
+               {"before", partitions_},
+               {"now", count},
+               {"seq", window_.looked().value}});
+  }
+  partitions_ = count;
 }
 
 void Forwarder::Impl::watch_stranded() {

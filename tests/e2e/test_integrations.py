@@ -4,12 +4,14 @@ import base64
 import json
 import os
 import pathlib
+import re
+import signal
 import socket
 import threading
 import time
 
 import harness
-from harness import BrokerCase, check, integration, wait_until
+from harness import BrokerCase, check, integration, murmur2, wait_until
 from kafka_broker import free_ports
 
 SETTINGS = {"delivery.provenance_headers": True}
@@ -206,6 +208,34 @@ class Integrations(BrokerCase):
         # The ring, and for each watcher what the server keeps at most.
         self.assertLess(grown, 32 * 256 * 1024 + 8_000_000, f"{grown / 1e6:.1f} MB")
         self.assertEqual(self.broker.count(self.topic), 120_000)
+
+    def test_added_partitions_are_told_with_the_event_behind_which_they_count(self):
+        agent = self.agent(settings=SETTINGS).start()
+        before = self.load(agent, 1, limit=200)
+        before.join(60)
+        before.stop()
+        agent.wait_drained()
+        self.assertNotIn("partition count", agent.log())
+        self.broker.admin.call("add_partitions", topic=self.topic, count=6)
+        wait_until(lambda: len(self.broker.end_offsets(self.topic)) == 6, "the broker knows them")
+        if not harness.FULL_PROOF:  # else the library's own refresh is waited for, three minutes
+            agent.integrations[0]["config"]["linger_ms"] = 60  # takes another producer, which asks anew
+            agent.write_config()
+            agent.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: 'msg="producer replaced"' in agent.log(), lambda: f"replaced\n{agent.log_tail()}")
+        after = self.load(agent, 2, pause=0.05)
+        wait_until(lambda: "partition count" in agent.log(), lambda: f"told\n{agent.log_tail()}", 240, 0.2)
+        after.stop()
+        agent.wait_drained()
+        told = re.findall(r"partition count changed.* before=(\d+) now=(\d+) seq=(\d+)", agent.log())
+        self.assertEqual([(old, new) for old, new, _ in told], [("3", "6")], agent.log_tail())
+        # It is seen within one look of the first event placed by the new count; none was before.
+        last = int(told[0][2])
+        records = sorted((int(dict(record.headers)["signal_agent_seq"]), record) for record in self.records())
+        wrong = [seq for seq, record in records if seq > last and record.key is not None
+                 and record.partition != (murmur2(record.key) & 0x7FFFFFFF) % 6]
+        self.assertEqual(wrong, [])
+        self.assertGreater(min(seq for seq, record in records if record.partition >= 3), len(before.sent))
 
     def test_a_changed_field_moves_no_cursor(self):
         agent = self.agent(settings=SETTINGS).start()

@@ -83,6 +83,7 @@ class FakeCluster {
   int poison_code = kErrInvalidRecord;
   bool metadata_answers = true;
   std::uint32_t rtt_us = 0;
+  std::int32_t partitions_told = 0;  // in health(); what keys go by stays
   std::optional<Chaos> chaos;
 
   /// The living producer turns fatal at its next poll.
@@ -134,7 +135,11 @@ class FakeProducer final : public kafka::Producer {
   Result<void> set_credentials(const std::string& user, const Secret& password) override;
   void probe() override;
   std::int64_t last_metadata_ok_ms() const override { return metadata_ok_ms_; }
-  kafka::ProducerHealth health() const override { return health_; }
+  kafka::ProducerHealth health() const override {
+    kafka::ProducerHealth health = health_;
+    health.partition_count = cluster_.partitions_told;
+    return health;
+  }
   std::size_t batch_bytes() const override { return batch_bytes_; }
   void wake() override { woken_ = true; }
 

@@ -19,7 +19,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "support"))
 import reader  # noqa: E402
-from kafka_broker import Broker, free_ports, make_certificates  # noqa: E402
+from kafka_broker import Broker, BrokerError, free_ports, make_certificates  # noqa: E402
 
 DRIVER = None
 PATIENCE = 30
@@ -190,6 +190,42 @@ class Delivery(RealBroker):
         self.assertEqual([record.value for record in self.stored()[200:]], [f"{n}".encode() for n in range(200, 400)])
         self.assertEqual(self.driver.health()["failure"], "")
 
+    def test_a_producer_that_lives_on_takes_up_more_partitions_and_fewer(self):
+        self.broker.create_topic(self.topic, partitions=3, writer="agent")
+        self.driver.start(self.config())
+        sent = 0
+
+        def send():
+            nonlocal sent
+            for _ in range(60):
+                self.driver.order("send", token=sent, key=f"user {sent}")
+                sent += 1
+            reports = self.driver.wait_reports(sent)
+            self.assertEqual({report["error"] for report in reports}, {0})
+            return {report["partition"] for report in reports[-60:]}
+
+        def look_anew(partitions):
+            def known():
+                try:
+                    return len(self.broker.end_offsets(self.topic)) == partitions
+                except BrokerError:
+                    return False  # it was made a moment ago
+            self.assertTrue(eventually(known))
+            seen = self.driver.health()["metadata_ok_ms"]
+            self.driver.order("probe")  # the library's own refresh comes every three minutes
+            self.assertTrue(eventually(lambda: self.driver.health()["metadata_ok_ms"] > seen))
+        self.assertEqual((send(), self.driver.health()["partition_count"]), ({0, 1, 2}, 3))
+        self.broker.admin.call("add_partitions", topic=self.topic, count=6)
+        look_anew(6)
+        self.assertEqual(self.driver.health()["partition_count"], 3, "no record was placed by the new count")
+        self.assertEqual((send(), self.driver.health()["partition_count"]), (set(range(6)), 6))
+        self.broker.delete_topic(self.topic)
+        self.assertTrue(eventually(lambda: self.topic not in self.broker.admin.call("topics")))
+        self.broker.create_topic(self.topic, partitions=2)
+        look_anew(2)
+        self.assertEqual((send(), self.driver.health()["partition_count"]), ({0, 1}, 2))
+        time.sleep(2.5)  # two of the library's statistics, which must not move it
+        self.assertEqual(self.driver.health()["partition_count"], 2)
 
     def test_a_black_hole_is_told_and_survived(self):
         self.broker.create_topic(self.topic, partitions=1, writer="agent")

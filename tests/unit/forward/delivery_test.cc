@@ -523,5 +523,27 @@ TEST(DeliveryThreads, OneIntegrationThatIsDownDoesNotHoldUpAnother) {
   spool->close();
 }
 
+TEST_F(Delivery, AChangedPartitionCountIsToldWithTheEventFromWhichItHolds) {
+  cluster.partitions_told = 3;
+  start();
+  store_many(5);
+  ASSERT_TRUE(until([&] { return nothing_pending(); }));
+  ::testing::internal::CaptureStderr();
+  cluster.partitions_told = 0;  // unknown for a while is no change
+  pass(2s);
+  cluster.turn_fatal();  // nor is a new producer
+  pass(2s);
+  cluster.partitions_told = 3;
+  pass(2s);
+  EXPECT_EQ(::testing::internal::GetCapturedStderr().find("partition count"), std::string::npos);
+  ::testing::internal::CaptureStderr();
+  cluster.partitions_told = 6;
+  pass(5s);
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("the topic's partition count changed"), std::string::npos);
+  EXPECT_NE(said.find("before=3 now=6 seq=5"), std::string::npos) << said;
+  EXPECT_EQ(said.find("partition count"), said.rfind("partition count")) << "once";
+}
+
 }  // namespace
 }  // namespace signal_agent::forward
