@@ -196,11 +196,18 @@ std::optional<Error> Agent::spool_error() const {
   return std::nullopt;
 }
 
-bool Agent::alive(std::chrono::milliseconds patience) const {
-  const auto oldest = system_clock().steady() - patience;
-  return std::ranges::all_of(integrations_->forwarders(), [&](const auto& forwarder) {
-    return forwarder->last_step() >= oldest;
-  });
+std::vector<lifecycle::SignOfLife> Agent::signs_of_life() const {
+  std::vector<lifecycle::SignOfLife> signs{{"http-intake", intake_server_->last_turn()},
+                                           {"http-admin", admin_server_->last_turn()}};
+  if (const spool::Spool* open = spool()) signs.push_back({"commit", open->last_turn(), true});
+  for (const auto& forwarder : integrations_->forwarders())
+    signs.push_back({"forward", forwarder->last_step(), true});
+  return signs;
+}
+
+std::chrono::milliseconds Agent::disk_silence() const {
+  const spool::Spool* open = spool();
+  return open == nullptr ? std::chrono::milliseconds(0) : open->disk_silence();
 }
 
 bool Agent::drain(std::chrono::milliseconds deadline) {

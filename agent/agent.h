@@ -54,8 +54,10 @@ class Agent final : public Control {
   /// Of the failure, when kFailed.
   std::optional<Error> spool_error() const;
 
-  /// False when a forwarder's loop has not moved for `patience`.
-  bool alive(std::chrono::milliseconds patience) const;
+  /// The threads that must not stand still, and when each last came by: http, commit, forward.
+  std::vector<lifecycle::SignOfLife> signs_of_life() const;
+  /// How long something has waited for the spool's disk; 0 when nothing does.
+  std::chrono::milliseconds disk_silence() const;
 
   /// Orderly end: intake refuses, requests under way are answered, forwarders settle what is in
   /// flight, the spool closes. True when nothing was left in flight within the deadline.

@@ -162,4 +162,16 @@ Error reexec(const ListeningFds& fds, int attempt) {
   return {Code::kIo, "re-executing " + program + ": " + std::strerror(errno)};
 }
 
+std::vector<std::string> stuck(const std::vector<SignOfLife>& signs,
+                               std::chrono::steady_clock::time_point disk_silent,
+                               std::chrono::steady_clock::time_point now,
+                               std::chrono::milliseconds patience) {
+  std::vector<std::string> late;
+  for (const SignOfLife& sign : signs) {
+    const auto since = sign.needs_disk ? std::max(sign.last, disk_silent) : sign.last;
+    if (now - since > patience) late.push_back(sign.thread);
+  }
+  return late;
+}
+
 }  // namespace signal_agent::lifecycle

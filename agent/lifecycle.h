@@ -46,4 +46,17 @@ std::chrono::milliseconds reexec_backoff(int attempt);
 /// here, and a RocksDB that saw an I/O error must not be destroyed.
 Error reexec(const ListeningFds& fds, int attempt);
 
+/// A thread and when it last came by.
+struct SignOfLife {
+  std::string thread;
+  std::chrono::steady_clock::time_point last;
+  bool needs_disk = false;  // waits when the disk does
+};
+/// Those that have not come by for longer than `patience`. One that needs the disk is given it anew
+/// from `disk_silent`, when the disk was last seen to owe an answer.
+std::vector<std::string> stuck(const std::vector<SignOfLife>& signs,
+                               std::chrono::steady_clock::time_point disk_silent,
+                               std::chrono::steady_clock::time_point now,
+                               std::chrono::milliseconds patience);
+
 }  // namespace signal_agent::lifecycle

@@ -26,7 +26,7 @@ constexpr int kExitFailed = 1;
 constexpr int kExitConfiguration = 78;  // EX_CONFIG of sysexits.h
 constexpr auto kTick = 250ms;
 constexpr auto kStatusEvery = 5s;
-/// A delivery loop that has not turned for this long is stuck; its longest rest is a few seconds.
+/// A loop that has not turned for this long is stuck; the longest rest of any is a few seconds.
 constexpr auto kStuck = 60s;
 /// After this long without a failure the back-off of re-executions starts anew.
 constexpr auto kStable = 60s;
@@ -79,6 +79,7 @@ std::string status_line(const Snapshot& snapshot) {
   }
   std::string text =
       std::to_string(pending) + " pending, " + std::to_string(buried) + " dead letters";
+  if (snapshot.spool->disk_silence >= spool::kDiskSlow) text += ", the disk does not answer";
   for (const IntegrationView& view : snapshot.integrations) {
     if (view.delivery && view.delivery->failure) {
       text += ", " + view.integration.name + ": " + view.delivery->failure->code;
@@ -101,6 +102,7 @@ class MainLoop {
       watch_spool();
       if (exit_code_) return *exit_code_;
       watch_secrets();
+      watch_disk();
       tell_systemd();
       give_memory_back();
     }
@@ -178,15 +180,39 @@ class MainLoop {
     reload("a secret file changed");
   }
 
+  /// A hanging disk is told of and waited for: a fresh process would wait for it as well.
+  void watch_disk() {
+    const auto silence = std::chrono::floor<std::chrono::seconds>(agent_.disk_silence());
+    if (silence >= spool::kDiskSlow) {
+      disk_silent_at_ = system_clock().steady();
+      disk_silence_ = silence;
+      if (disk_log_.due()) {
+        log::error("the disk does not answer; what needs it waits", {{"seconds", silence.count()}});
+      }
+    } else if (disk_silence_ > 0s) {
+      log::info("the disk answers again", {{"after_seconds", disk_silence_.count()}});
+      disk_silence_ = 0s;
+    }
+  }
+
   void tell_systemd() {
     const Time now = system_clock().steady();
-    if (watchdog_ && now >= next_watchdog_ && agent_.alive(kStuck)) {
-      next_watchdog_ = now + *watchdog_;
-      lifecycle::notify_watchdog();
-    }
+    if (watchdog_ && now >= next_watchdog_) feed_watchdog(now);
     if (now < next_status_) return;
     next_status_ = now + kStatusEvery;
     lifecycle::notify_status(status_line(agent_.snapshot()));
+  }
+
+  void feed_watchdog(Time now) {
+    const std::vector<std::string> late =
+        lifecycle::stuck(agent_.signs_of_life(), disk_silent_at_, now, kStuck);
+    if (late.empty()) {
+      next_watchdog_ = now + *watchdog_;
+      lifecycle::notify_watchdog();
+    } else if (stuck_log_.due()) {
+      log::error("a thread stands still; the service manager will restart the agent",
+                 {{"thread", late.front()}, {"threads", late.size()}});
+    }
   }
 
   /// A burst leaves pages in the heap that nobody needs when it is over.
@@ -210,6 +236,10 @@ class MainLoop {
   std::optional<int> exit_code_;
   const std::optional<std::chrono::milliseconds> watchdog_ = lifecycle::watchdog_interval();
   Time next_watchdog_;
+  log::Interval stuck_log_{10s};
+  Time disk_silent_at_;  // when it was last seen to owe an answer
+  std::chrono::seconds disk_silence_{0};
+  log::Interval disk_log_{30s};
   Time next_status_;
   Time next_secrets_;
   Time next_trim_;

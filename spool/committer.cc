@@ -20,6 +20,7 @@ Committer::~Committer() {
 }
 
 void Committer::start() {
+  last_turn_ = clock_.steady();
   threaded_ = true;
   thread_ = std::thread([this] {
     pthread_setname_np(pthread_self(), "commit");
@@ -128,6 +129,7 @@ void Committer::loop() {
       Lock lock(mutex_);
       while (aborting_ || !due(clock_.steady())) {
         if (stopping_) return;
+        last_turn_ = clock_.steady();
         sleeping_ = true;
         // Never without an end: so a ride need not wake anybody for its hour to be noticed.
         clock_.wait_until(changed_, mutex_,
@@ -200,6 +202,7 @@ std::size_t Committer::write_taken() {
       group_.bytes += batch.bytes();
       group_.appends.push_back(std::move(taken_.appends[next]));
     }
+    last_turn_ = clock_.steady();
     write_(group_);
     group_.appends.clear();
   } while (next < taken_.appends.size() || !group_.ops.empty());

@@ -94,6 +94,10 @@ class Committer {
   /// before that refusal is answered. Any thread.
   bool full() const;
 
+  /// When the thread last came by, which it does every second and after each group: its sign of
+  /// life. Any thread.
+  std::chrono::steady_clock::time_point last_turn() const { return last_turn_; }
+
  private:
   struct Refusal {
     AppendDone done;
@@ -121,6 +125,7 @@ class Committer {
   CondVar changed_;
   Queue queue_ GUARDED_BY(mutex_);
   std::uint64_t queued_events_ GUARDED_BY(mutex_) = 0;
+  std::atomic<std::chrono::steady_clock::time_point> last_turn_;
   // Written under mutex_.
   std::atomic<std::uint64_t> queued_bytes_ = 0;
   std::atomic<std::uint64_t> used_bytes_;

@@ -50,6 +50,7 @@ Result<void> DeadLetters::scan(CursorId cursor, const DeadQuery& query, Seq afte
     }
     return {};
   }
+  const DiskWatch::Call waiting(store_.disk());
   const std::string end_key = dead_key('h', cursor, {~0ULL});
   const rocksdb::Slice end(end_key);
   rocksdb::ManagedSnapshot snapshot(&store_.db());
@@ -83,6 +84,7 @@ Result<void> DeadLetters::scan(CursorId cursor, const DeadQuery& query, Seq afte
 
 Result<std::optional<DeadHeader>> DeadLetters::header(CursorId cursor, Seq seq) const {
   std::string bytes;
+  const DiskWatch::Call waiting(store_.disk());
   const rocksdb::Status status =
       store_.db().Get({}, store_.dead_letters(), dead_key('h', cursor, seq), &bytes);
   if (status.IsNotFound()) return std::optional<DeadHeader>{};
@@ -96,6 +98,7 @@ Result<DeadLetter> DeadLetters::load(CursorId cursor, Seq seq, const DeadHeader&
   letter.seq = seq;
   letter.why = header.why;
   letter.replaying = header.replaying;
+  const DiskWatch::Call waiting(store_.disk());
   // Through the block cache: they are read one after the other, and a block holds dozens.
   const rocksdb::Status status =
       store_.db().Get({}, store_.dead_letters(), dead_key('e', cursor, seq), &letter.encoded);

@@ -118,6 +118,7 @@ SpoolStats Spool::stats() const {
   stats.disk_bytes = parts.disk_used;
   stats.disk_free_bytes = parts.disk_free;
   stats.min_free_bytes = parts.min_free;
+  stats.disk_silence = disk_silence();
   stats.commits = parts.commits;
   stats.duplicates = parts.duplicates;
   stats.recovered_missing = parts.recovered_missing;
@@ -199,6 +200,14 @@ void Spool::Impl::close(bool orderly) {
 
 void Spool::close() {
   impl_->close(true);
+}
+
+std::chrono::steady_clock::time_point Spool::last_turn() const {
+  return impl_->committer->last_turn();
+}
+
+std::chrono::milliseconds Spool::disk_silence() const {
+  return impl_->disk.silence();
 }
 
 bool Spool::commit_pending() {

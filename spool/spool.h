@@ -108,6 +108,9 @@ struct DeadSummary {
   std::uint64_t count = 0;
 };
 
+/// A disk that has owed an answer for so long is told of: what waits for it stands still, no more.
+inline constexpr std::chrono::seconds kDiskSlow{10};
+
 /// Why intake is or is not taking events. Order of severity.
 enum class IntakeState { kOpen, kFull, kDiskFull, kFailed, kShuttingDown };
 
@@ -120,7 +123,8 @@ struct SpoolStats {
   std::uint64_t logical_bytes = 0;  // events above the floor and dead letters: against max_bytes
   std::uint64_t disk_bytes = 0;
   std::uint64_t disk_free_bytes = 0;
-  std::uint64_t min_free_bytes = 0;  // effective
+  std::uint64_t min_free_bytes = 0;           // effective
+  std::chrono::milliseconds disk_silence{0};  // the oldest call under way has waited so long for it
   std::uint64_t commits = 0;
   std::uint64_t events_stored = 0;      // since this spool was made
   std::uint64_t duplicates = 0;         // since this process started
@@ -228,6 +232,11 @@ class Spool {
   /// Cheap; any thread, http included. Appends would be answered with the matching error.
   IntakeState intake_state() const;
   SpoolStats stats() const;  // one snapshot
+  /// Steady time of the writer's last turn, of which there is one every second: its sign of life,
+  /// unless it waits for the disk.
+  std::chrono::steady_clock::time_point last_turn() const;
+  /// How long the oldest call under way has waited for the disk; 0 when none does. Cheap.
+  std::chrono::milliseconds disk_silence() const;
 
   /// No appends from now on (kShuttingDown); settlements go on.
   void stop_intake();

@@ -175,7 +175,10 @@ void Spool::Impl::write_group(Committer::Group& group) {
   if (batch.Count() > 0) {
     rocksdb::WriteOptions synced;
     synced.sync = true;
-    const rocksdb::Status status = opened->db().Write(synced, &batch);
+    const rocksdb::Status status = [&] {
+      const DiskWatch::Call waiting(disk);
+      return opened->db().Write(synced, &batch);
+    }();
     if (!status.ok() || failed) {
       fail(status.ToString());
       failure_answer = failed_error();

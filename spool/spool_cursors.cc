@@ -9,6 +9,8 @@ namespace signal_agent::spool {
 
 namespace {
 
+constexpr std::chrono::seconds kDiskBusy{1};
+
 template <typename Answer>
 class ChangeOp final : public Op {
  public:
@@ -133,7 +135,9 @@ void Spool::Impl::add_oldest(std::vector<CursorState>& states) const {
       firsts.push_back(first);
     }
   }
-  if (opened == nullptr) return;
+  // While the disk hangs whoever asks is told so at once instead of waiting for it, too.
+  if (opened == nullptr || disk.silence() > kDiskBusy) return;
+  const DiskWatch::Call waiting(disk);
   for (std::size_t i = 0; i < states.size(); ++i) {
     CursorState& state = states[i];
     if (state.books.pending == 0 || state.oldest_pending_ms != 0) continue;

@@ -30,6 +30,7 @@
 #include "spool/codec.h"
 #include "spool/committer.h"
 #include "spool/cursor.h"
+#include "spool/disk_watch.h"
 #include "spool/files.h"
 #include "spool/seen_ids.h"
 #include "spool/spool.h"
@@ -97,6 +98,8 @@ struct Spool::Impl {
   std::unique_ptr<OwnerLock> owner;
   std::uint64_t fs_bytes = 0;
   std::uint64_t min_free = 0;
+
+  mutable DiskWatch disk{*options.clock};
 
   // --- published books; only the committer changes them ------------------------------------------
   const std::shared_ptr<ErrorLine> error_line = std::make_shared<ErrorLine>();

@@ -74,6 +74,7 @@ Result<void> Spool::Impl::open() {
   store_options.env = options.env;
   store_options.write_buffer_bytes = options.write_buffer_bytes;
   store_options.read_only = options.read_only;
+  store_options.disk = &disk;
   {
     Lock lock(error_line->mutex);
     error_line->report = [this](const std::string& words) { fail(words); };

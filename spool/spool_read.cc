@@ -19,6 +19,7 @@ Result<ReadBatch> Spool::read(Seq from, ReadLimits limits) const {
   read.next = from;
   if (from > end) return read;
 
+  const DiskWatch::Call waiting(impl_->disk);
   const SeqKey bound = seq_key(end.value + 1);
   const rocksdb::Slice upper = slice(view(bound));
   rocksdb::ReadOptions read_options;

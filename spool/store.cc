@@ -14,6 +14,7 @@
 #include <iterator>
 #include <vector>
 
+#include "config/base/check.h"
 #include "config/base/clock.h"
 #include "config/base/log.h"
 #include "config/base/mutex.h"
@@ -250,7 +251,9 @@ Error error_of(const rocksdb::Status& status, std::string_view context) {
 }
 
 Result<std::unique_ptr<Store>> Store::open(Options options) {
+  CHECK(options.disk != nullptr);
   auto store = std::unique_ptr<Store>(new Store);
+  store->disk_ = options.disk;
   const std::string dir = options.dir.string();
   rocksdb::Env& base = options.env != nullptr ? *options.env : *rocksdb::Env::Default();
   store->env_ = rocksdb::NewCompositeEnv(with_file_rules(base.GetFileSystem()));

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "config/base/result.h"
+#include "spool/disk_watch.h"
 #include "spool/wal_scan.h"
 
 namespace rocksdb {
@@ -41,6 +42,7 @@ class Store {
     std::uint64_t write_buffer_bytes = kWriteBuffer;
     bool read_only = false;
     bool tolerate_damage = false;  // read_only: open what can be opened
+    DiskWatch* disk = nullptr;     // outlives the store
     std::function<void(const std::string&)> on_background_error;
   };
 
@@ -58,6 +60,7 @@ class Store {
   rocksdb::ColumnFamilyHandle* meta() const { return families_[3]; }
   rocksdb::ColumnFamilyHandle* seen_ids() const { return families_[4]; }
   Floors& floors() const { return *floors_; }
+  DiskWatch& disk() const { return *disk_; }
 
   bool created() const { return created_; }
   /// What was wrong with the write-ahead log at open; kWhole as a rule.
@@ -74,6 +77,7 @@ class Store {
 
   std::shared_ptr<Floors> floors_ = std::make_shared<Floors>();
   std::unique_ptr<rocksdb::Env> env_;  // outlives the database
+  DiskWatch* disk_ = nullptr;
   rocksdb::DB* db_ = nullptr;
   rocksdb::ColumnFamilyHandle* families_[5] = {};
   bool created_ = false;

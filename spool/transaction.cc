@@ -38,6 +38,7 @@ std::vector<const CursorRecord*> Transaction::cursors() const {
 Result<std::string> Transaction::event_bytes(Seq seq) const {
   std::string bytes;
   const SeqKey key = seq_key(seq.value);
+  const DiskWatch::Call waiting(store_.disk());
   // Through the block cache: what is buried together lies together, and a block holds dozens.
   const rocksdb::Status status =
       store_.db().Get({}, store_.events(), rocksdb::Slice(key.data(), key.size()), &bytes);

@@ -84,6 +84,12 @@ void judge_spool(const Snapshot& snapshot, const Settings& settings, Findings& f
   if (spool.intake != spool::IntakeState::kOpen && !snapshot.stopping) {
     found.push_back({Level::kTrouble, "Intake answers 503: " + spool.intake_reason});
   }
+  if (spool.disk_silence >= spool::kDiskSlow) {
+    found.push_back({Level::kTrouble,
+                     "The disk has not answered for " + rough_duration(spool.disk_silence.count()) +
+                         "; requests are answered and events delivered when it does. See what the "
+                         "kernel says: dmesg"});
+  }
   if (spool.intake == spool::IntakeState::kOpen &&
       spool.logical_bytes > settings.spool.max_bytes / 10 * 8) {
     found.push_back({Level::kAttention,

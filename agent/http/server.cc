@@ -58,6 +58,7 @@ class ServerImpl final : public Server, public Connection::Keeper {
   void stop_accepting() override;
   void stop(std::chrono::milliseconds deadline) override;
   ServerStats stats() const override;
+  std::chrono::steady_clock::time_point last_turn() const override { return last_turn_; }
 
  private:
   struct Listener {
@@ -95,6 +96,7 @@ class ServerImpl final : public Server, public Connection::Keeper {
   asio::steady_timer sweep_timer_{io_};
   log::Interval table_full_log_{std::chrono::seconds(30)};
 
+  std::atomic<std::chrono::steady_clock::time_point> last_turn_{steady_now()};
   std::atomic<std::uint64_t> open_{0};
   std::atomic<std::uint64_t> accepted_{0};
   std::atomic<std::uint64_t> refused_{0};
@@ -127,6 +129,7 @@ void ServerImpl::start() {
     pthread_setname_np(pthread_self(), ("http-" + options_.name).substr(0, 15).c_str());
     site_.mailbox->set_io_thread();
     site_.now = steady_now();
+    last_turn_ = site_.now;
     for (Listener& listener : listeners_) wait_for_connections(listener);
     schedule_sweep();
     io_.run();
@@ -245,6 +248,7 @@ void ServerImpl::schedule_sweep() {
 void ServerImpl::sweep() {
   site_.date = http_date();
   site_.now = steady_now();
+  last_turn_ = site_.now;
   for (auto it = connections_.begin(); it != connections_.end();) {
     const std::shared_ptr<Connection> connection = *it++;  // sweeping may erase it
     connection->sweep();

@@ -74,6 +74,9 @@ class Server {
   /// ends the io thread. Idempotent.
   virtual void stop(std::chrono::milliseconds deadline) = 0;
   virtual ServerStats stats() const = 0;
+  /// Steady time of the io thread's last look at its connections, which it takes every second: its
+  /// sign of life. Any thread.
+  virtual std::chrono::steady_clock::time_point last_turn() const = 0;
 };
 
 }  // namespace signal_agent::http

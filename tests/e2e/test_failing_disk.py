@@ -1,8 +1,14 @@
 #!/usr/bin/env python3
 """A disk whose fsyncs fail under the running agent: intake answers 503 with Retry-After, nothing that
 was answered is lost, and the agent reopens its spool by itself, with the pid and the ports it had.
+One that hangs is told of and waited for: the watchdog is fed. A thread that hangs is not.
 """
+import json
 import os
+import re
+import socket
+import threading
+import unittest
 
 import harness
 from harness import BrokerCase, wait_until
@@ -18,12 +24,33 @@ class FailingDisk(BrokerCase):
         super().setUp()
         self.order = self.directory / "fail"
         self.failing = self.agent(settings={"delivery.provenance_headers": True})
+        self.hang = self.directory / "hang"
+        self.stop_thread = self.directory / "stop-thread"
+        self.manager = self.enterContext(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        self.manager.bind(str(self.directory / "notify"))
+        self.fed = 0
+        threading.Thread(target=self._listen, daemon=True).start()
         environment = {"LD_PRELOAD": PRELOAD, "FAILING_DISK_ORDER": str(self.order),
-                       "FAILING_DISK_DIR": str(self.failing.state_dir / "spool")}
+                       "FAILING_DISK_DIR": str(self.failing.state_dir / "spool"),
+                       "FAILING_DISK_HANG": str(self.hang), "HANGING_THREAD": "http-intake",
+                       "HANGING_THREAD_ORDER": str(self.stop_thread),
+                       "NOTIFY_SOCKET": str(self.directory / "notify"), "WATCHDOG_USEC": "1000000"}
         os.environ.update(environment)
         self.failing.start()
         for name in environment:
             del os.environ[name]
+
+    def _listen(self):
+        """Counts how often the watchdog is fed."""
+        while True:
+            try:
+                self.fed += self.manager.recv(4096).decode().splitlines().count("WATCHDOG=1")
+            except OSError:
+                return  # the test is over
+
+    def wait_fed(self, times=5):
+        enough = self.fed + times
+        wait_until(lambda: self.fed >= enough, lambda: f"fed\n{self.failing.log_tail()}", 30, 0.1)
 
     def refused(self):
         status, answer, headers = self.failing.post("/v1/events", EVENT)
@@ -57,6 +84,45 @@ class FailingDisk(BrokerCase):
         records = [record for record in self.records() if b'"messageId"' in record.value]
         verdict = harness.check(records, [load], self.PARTITIONS, crashes=4)
         print(f"{verdict.events} events, {verdict.copies} copies, refusals {load.refusals}")
+
+    def test_a_disk_that_hangs_is_told_of_and_waited_for(self):
+        answers = []
+        self.hang.touch()
+        client = threading.Thread(target=lambda: answers.append(self.failing.post("/v1/events", EVENT, timeout=300)))
+        client.start()
+        longest = 75 if harness.FULL_PROOF else 10  # s; a thread may stand still for 60
+
+        def told():
+            return [int(seconds) for seconds in
+                    re.findall(r'level=error .*msg="the disk does not answer.* seconds=(\d+)', self.failing.log())]
+        wait_until(lambda: max(told(), default=0) >= longest, self.failing.log_tail, 120, 0.1)
+        self.wait_fed()
+        status, body = self.failing.get("/v1/admin/status", self.failing.token())
+        self.assertEqual(status, 200)
+        self.assertIn("The disk has not answered for ", json.loads(body)["sentence"])
+        self.assertEqual(answers, [])
+        self.hang.unlink()
+        client.join(60)
+        self.assertEqual(answers[0][0], 200)
+        wait_until(lambda: "the disk answers again" in self.failing.log(), self.failing.log_tail)
+        self.wait_fed()
+        _, body = self.failing.get("/v1/admin/status", self.failing.token())
+        self.assertNotIn("disk", json.loads(body)["sentence"])
+        self.assertNotIn("stands still", self.failing.log())
+        self.failing.wait_drained()
+        self.assertEqual([record.value for record in self.records()], [EVENT])
+
+    @unittest.skipUnless(harness.FULL_PROOF, "a minute of standing still is of the full proof")
+    def test_a_thread_that_hangs_starves_the_watchdog(self):
+        self.wait_fed()
+        self.stop_thread.touch()
+        told = 'msg="a thread stands still; the service manager will restart the agent" thread=http-intake threads=1'
+        wait_until(lambda: told in self.failing.log(), self.failing.log_tail, 90, 0.1)
+        fed = self.fed
+        wait_until(lambda: self.failing.log().count(told) >= 2, self.failing.log_tail, 30, 0.1)
+        self.assertEqual(self.fed, fed)
+        self.stop_thread.unlink()
+        self.wait_fed()
 
 
 if __name__ == "__main__":

@@ -2,13 +2,16 @@
 #include <fstream>
 #include <optional>
 #include <random>
+#include <thread>
 
 #include "tests/support/faulty_fs.h"
+#include "tests/support/manual_clock.h"
 #include "tests/support/spool_fixture.h"
 
 namespace signal_agent::spool {
 namespace {
 
+using namespace std::chrono_literals;
 using ::testing::ElementsAre;
 
 /// 100 events that do not compress.
@@ -51,6 +54,25 @@ TEST_F(DiskFaultTest, AFailedSyncIsStickyAndReadsGoOn) {
   EXPECT_EQ(ack_through(cursor, {1}, 1).error().code, Code::kFailed);
   EXPECT_THAT(values_from({1}), ElementsAre("one", "two")) << "never past the durable end";
   EXPECT_EQ(books(cursor).acked, 0u);
+}
+
+TEST_F(DiskFaultTest, ADiskThatHangsIsToldOfForAsLongAsItOwesAnAnswer) {
+  testing::ManualClock clock;
+  options.clock = &clock;
+  open();
+  attach("kafka");
+  ASSERT_TRUE(store({"one"}).has_value());
+  EXPECT_EQ(spool->disk_silence(), 0s);
+  disk->hang_syncs();
+  std::thread client([this] { EXPECT_TRUE(store({"two"}).has_value()) << "late, and stored"; });
+  disk->await_hanging_sync();
+  clock.advance(12s);
+  EXPECT_EQ(spool->disk_silence(), 12s);
+  EXPECT_EQ(spool->stats().disk_silence, 12s);
+  disk->end_hang();
+  client.join();
+  EXPECT_EQ(spool->disk_silence(), 0s);
+  spool.reset();
 }
 
 TEST_F(DiskFaultTest, AfterAFailedSyncAReopenHasEverythingAnsweredAndReusesNoNumber) {

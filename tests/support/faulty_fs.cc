@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <condition_variable>
 #include <limits>
 #include <map>
 #include <mutex>
@@ -58,6 +59,13 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
     return IOStatus::OK();
   }
 
+  void hang(std::unique_lock<std::mutex>& lock) {
+    ++hanging_syncs_;
+    changed_.notify_all();
+    while (syncs_hang_) changed_.wait(lock);
+    --hanging_syncs_;
+  }
+
   // --- files
   // --------------------------------------------------------------------------------------
 
@@ -103,7 +111,8 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
 
    private:
     IOStatus sync() {
-      std::lock_guard<std::mutex> lock(disk_.mutex_);
+      std::unique_lock<std::mutex> lock(disk_.mutex_);
+      disk_.hang(lock);
       if (IOStatus status = disk_.act(Act::kSync); !status.ok()) return status;
       content_->synced = content_->written;
       std::error_code gone;  // a file without a name any more has no length to keep
@@ -263,6 +272,9 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
   }
 
   std::mutex mutex_;
+  std::condition_variable changed_;
+  bool syncs_hang_ = false;
+  int hanging_syncs_ = 0;
   std::uint64_t operations_ = 0;
   std::uint64_t cut_at_ = kNever;
   bool powered_ = true;
@@ -396,6 +408,19 @@ void FaultyDisk::kill() {
 void FaultyDisk::fail_sync_after(std::uint64_t more_syncs) {
   std::lock_guard<std::mutex> lock(file_system_->mutex_);
   file_system_->fail_sync_at_ = file_system_->syncs_ + more_syncs;
+}
+void FaultyDisk::hang_syncs() {
+  std::lock_guard<std::mutex> lock(file_system_->mutex_);
+  file_system_->syncs_hang_ = true;
+}
+void FaultyDisk::await_hanging_sync() {
+  std::unique_lock<std::mutex> lock(file_system_->mutex_);
+  while (file_system_->hanging_syncs_ == 0) file_system_->changed_.wait(lock);
+}
+void FaultyDisk::end_hang() {
+  std::lock_guard<std::mutex> lock(file_system_->mutex_);
+  file_system_->syncs_hang_ = false;
+  file_system_->changed_.notify_all();
 }
 void FaultyDisk::fill_up_after(std::uint64_t more_appends) {
   std::lock_guard<std::mutex> lock(file_system_->mutex_);

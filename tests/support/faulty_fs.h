@@ -44,6 +44,11 @@ class FaultyDisk {
 
   /// The n-th sync from now on (1 is the next) fails with an I/O error, and all later ones.
   void fail_sync_after(std::uint64_t more_syncs);
+  /// From now on syncs do not come back until end_hang().
+  void hang_syncs();
+  /// Returns when one of them hangs.
+  void await_hanging_sync();
+  void end_hang();
   /// The n-th append fails with "no space", and all later ones until `set_full(false)`.
   void fill_up_after(std::uint64_t more_appends);
   void set_full(bool full);

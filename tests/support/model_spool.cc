@@ -653,6 +653,14 @@ SpoolStats Spool::stats() const {
   return stats;
 }
 
+std::chrono::steady_clock::time_point Spool::last_turn() const {
+  return std::chrono::steady_clock::now();
+}
+
+std::chrono::milliseconds Spool::disk_silence() const {
+  return {};
+}
+
 void Spool::stop_intake() {}
 
 void Spool::close() {

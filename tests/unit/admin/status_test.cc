@@ -52,6 +52,15 @@ TEST_F(StatusTest, EventsWaitingAreSaidWithTheirAge) {
             "All is well: 1 integration delivers, 2,000 events wait, the oldest for 3 s.");
 }
 
+TEST_F(StatusTest, ADiskThatHangsIsSaidWithItsTime) {
+  agent.now.spool->disk_silence = std::chrono::milliseconds(9'999);
+  EXPECT_EQ(verdict().level, Level::kOk);
+  agent.now.spool->disk_silence = std::chrono::milliseconds(45'100);
+  EXPECT_EQ(verdict().level, Level::kTrouble);
+  EXPECT_THAT(verdict().sentence,
+              StartsWith("Not all right: The disk has not answered for 45 s; requests"));
+}
+
 TEST_F(StatusTest, WhatWasDroppedWithoutAnyIntegrationIsSaidUntilThereIsOne) {
   agent.now.spool->dropped = 1234;
   agent.now.spool->cursors = {spool::CursorState{}};

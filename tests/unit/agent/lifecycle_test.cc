@@ -15,6 +15,8 @@
 #include <map>
 #include <string>
 
+#include "tests/support/manual_clock.h"
+
 namespace signal_agent::lifecycle {
 namespace {
 
@@ -123,6 +125,33 @@ TEST_F(Lifecycle, TheWatchdogIsFedTwiceInItsTime) {
   EXPECT_EQ(watchdog_interval(), 10s);
   set("WATCHDOG_PID", "1");
   EXPECT_EQ(watchdog_interval(), std::nullopt) << "it is another process's";
+}
+
+TEST_F(Lifecycle, AThreadIsStuckWhenItHasNotComeByForLongerThanPatience) {
+  testing::ManualClock clock;
+  const auto began = clock.steady();
+  clock.advance(60s);
+  std::vector<SignOfLife> signs{{"http-intake", clock.steady()}, {"commit", began, true}};
+  EXPECT_THAT(stuck(signs, began, clock.steady(), 60s), IsEmpty());
+  clock.advance(1ms);
+  EXPECT_THAT(stuck(signs, began, clock.steady(), 60s), ElementsAre("commit"));
+  signs.back().last = clock.steady();
+  EXPECT_THAT(stuck(signs, began, clock.steady(), 60s), IsEmpty()) << "it came by";
+}
+
+TEST_F(Lifecycle, WhatWaitsForTheDiskIsNotStuckUntilItHasHadPatienceAgain) {
+  testing::ManualClock clock;
+  const auto began = clock.steady();
+  const std::vector<SignOfLife> signs{
+      {"http-intake", began}, {"commit", began, true}, {"forward", began, true}};
+  clock.advance(180s);
+  EXPECT_THAT(stuck(signs, clock.steady(), clock.steady(), 60s), ElementsAre("http-intake"));
+  const auto answered = clock.steady();
+  clock.advance(60s);
+  EXPECT_THAT(stuck(signs, answered, clock.steady(), 60s), ElementsAre("http-intake"));
+  clock.advance(1ms);
+  EXPECT_THAT(stuck(signs, answered, clock.steady(), 60s),
+              ElementsAre("http-intake", "commit", "forward"));
 }
 
 TEST_F(Lifecycle, SocketsOfAPredecessorAreTakenAndGoNoFurtherByThemselves) {

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <future>
+#include <semaphore>
 #include <thread>
 
 #include "agent/http/client.h"
@@ -80,6 +81,11 @@ class ServerTest : public ::testing::Test {
         "POST", "/guarded",
         [](Request, Responder responder) { responder.send(Response{.body = "in", .headers = {}}); },
         guarded);
+    router.add("GET", "/hangs", [this](Request, Responder responder) {
+      hanging_.release();
+      go_on_.acquire();
+      responder.send(Response{.body = "on", .headers = {}});
+    });
     router.add("GET", "/throws",
                [](Request, Responder) { throw std::runtime_error("handler fault"); });
     router.add("GET", "/stream", [this](Request, Responder responder) {
@@ -131,6 +137,8 @@ class ServerTest : public ::testing::Test {
   CondVar changed_;
   std::vector<std::pair<Request, std::optional<Responder>>> held_ GUARDED_BY(mutex_);
   std::shared_ptr<Stream> stream_ GUARDED_BY(mutex_);
+  std::binary_semaphore hanging_{0};
+  std::binary_semaphore go_on_{0};
 };
 
 std::string post(std::string_view path, std::string_view body, std::string_view headers = {}) {
@@ -153,6 +161,24 @@ TEST_F(ServerTest, AnswersOnOneConnectionAgainAndAgain) {
   }
   EXPECT_EQ(server_->stats().connections_total, 1u);
   EXPECT_EQ(server_->stats().requests_total, 3u);
+}
+
+TEST_F(ServerTest, TheSignOfLifeMovesWhileIdleAndStandsStillWithAHandlerThatHangs) {
+  options_.limits.linger = std::chrono::milliseconds(20);  // looks every 5 ms
+  start();
+  const auto moves_beyond = [&](std::chrono::steady_clock::time_point last) {
+    while (server_->last_turn() <= last) std::this_thread::yield();
+  };
+  moves_beyond(server_->last_turn());
+  RawConnection client(address());
+  ASSERT_TRUE(client.send("GET /hangs HTTP/1.1\r\nHost: x\r\n\r\n"));
+  hanging_.acquire();
+  const auto last = server_->last_turn();
+  while (std::chrono::steady_clock::now() < last + std::chrono::milliseconds(100))
+    std::this_thread::yield();
+  EXPECT_EQ(server_->last_turn(), last);
+  go_on_.release();
+  moves_beyond(last);
 }
 
 TEST_F(ServerTest, PipelinedRequestsAreAnsweredInOrderEvenWhenHandlersAreNot) {

@@ -375,6 +375,19 @@ TEST_F(CommitterClockTest, TheThreadWritesARideAloneWithinItsBound) {
   EXPECT_THAT(log, ::testing::ElementsAre("ride ok"));
 }
 
+TEST_F(CommitterClockTest, TheSignOfLifeFollowsTheClockAndStandsStillWithAWriteThatHangs) {
+  committer.start();
+  ASSERT_TRUE(until([&] { return clock.asleep_until(Time(kMaxRide)); }));
+  clock.pass(kMaxRide);
+  EXPECT_TRUE(until([&] { return committer.last_turn() == Time(kMaxRide); })) << "idle";
+  append();
+  ASSERT_TRUE(until([&] { return written().size() == 1; }));
+  clock.pass(std::chrono::seconds(61));
+  EXPECT_EQ(committer.last_turn(), Time(kMaxRide));
+  let_first.release();
+  EXPECT_TRUE(until([&] { return committer.last_turn() == clock.steady(); }));
+}
+
 TEST(GatherTest, ThoseAnsweredAreWaitedForAndThoseWhoCameMeanwhileCount) {
   Gather gather;
   const Gather::Time done{std::chrono::seconds(5)};
