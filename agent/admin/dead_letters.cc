@@ -286,6 +286,8 @@ http::Response discard(Context& context, const http::Request& request, const Tar
     if (now && *now != count) return confirm_required(discarded.error().message, *now);
     return http::error_response(409, "REPLAY_UNDER_WAY", discarded.error().message);
   }
+  if (const auto forwarder = context.control.forwarder(target.integration.id))
+    forwarder->made_room();
   context.audit.record(
       audited(context, request, "dead_letters.discarded", target, selection, *discarded));
   return json_response(200, {{"count", *discarded}});

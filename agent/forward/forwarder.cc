@@ -211,6 +211,7 @@ void Forwarder::Impl::take_orders() {
   if (orders.settings) {
     apply_config(std::move(orders.settings->first), orders.settings->second);
   }
+  if (orders.made_room && dead_full_) bury_retry_at_ = now_;
   if (orders.probe) {
     replay_.restart();
     release_.restart();
@@ -279,6 +280,7 @@ void Forwarder::Impl::take_completions() {
         replay_.forget({seq});
         release_.forget({seq});
       }
+      if (dead_full_ && !done.letters.empty()) bury_retry_at_ = now_;
       bool self_healing = false;
       for (const Burial& burial : done.buried) {
         if (AckWindow::Entry* entry = window_.find({burial.seq})) {
@@ -393,6 +395,14 @@ void Forwarder::probe() {
   {
     Lock lock(impl_->orders_mutex_);
     impl_->orders_.probe = true;
+  }
+  wake();
+}
+
+void Forwarder::made_room() {
+  {
+    Lock lock(impl_->orders_mutex_);
+    impl_->orders_.made_room = true;
   }
   wake();
 }

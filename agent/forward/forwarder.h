@@ -114,6 +114,8 @@ class Forwarder {
   void apply(KafkaConfig config, DeliverySettings delivery);
   /// Looks again for dead letters to replay or release, and probes an open circuit now.
   void probe();
+  /// Dead letters went: what found them full looks again.
+  void made_room();
 
   // --- questions, any thread -------------------------------------------------------------------
   ForwarderStatus status() const;

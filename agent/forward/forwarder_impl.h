@@ -362,6 +362,7 @@ struct Forwarder::Impl {
     std::optional<bool> paused;
     std::optional<std::pair<KafkaConfig, DeliverySettings>> settings;
     bool probe = false;
+    bool made_room = false;
     bool stop = false;
     std::optional<Time> stop_by;
   };

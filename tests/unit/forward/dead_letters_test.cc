@@ -96,6 +96,20 @@ TEST_F(DeadLetters, AreFilledToTheLastBeforeDeliveryWaits) {
   expect_balance();
 }
 
+TEST_F(DeadLetters, ThatHaveRoomAgainHoldUpNothingAnyMore) {
+  options.dead_letters.max_events = 10;
+  bytes_when_full = 10 * 41;
+  start_with_expired(15);
+  pass(1min);
+  ASSERT_EQ(failure(), "DEAD_LETTERS_FULL");
+  ASSERT_TRUE(discard(cursor, these({}), 10).has_value());
+  forwarder->made_room();
+  pass(1s);
+  EXPECT_EQ(books(cursor).pending, 0u);
+  EXPECT_NE(failure(), "DEAD_LETTERS_FULL");
+  expect_balance();
+}
+
 TEST_F(DeadLetters, AreFilledToTheLastByteBeforeDeliveryWaits) {
   options.dead_letters.max_bytes = 10'500;  // an event of 1000 bytes takes 1031
   bytes_when_full = 10 * 1031;
