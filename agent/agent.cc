@@ -99,7 +99,11 @@ Agent::Agent(Options options)
       Integrations::Options{.delivery = settings.delivery,
                             .max_age = settings.spool.max_age,
                             .max_event_bytes = settings.intake.max_event_bytes,
-                            .producers = std::move(options.producers)},
+                            .producers = std::move(options.producers),
+                            .on_removal_finished =
+                                [this](const std::string& id, std::optional<std::uint64_t> count) {
+                                  admin_->record_finished_removal(id, count);
+                                }},
       store_.get(), live_);
   integrations_->set_file_integrations(settings.integrations);
   ingest_ = std::make_unique<ingest::Ingest>(settings.intake, spool_slot_, live_, budget_);

@@ -113,6 +113,7 @@ Result<void> Integrations::open(spool::Spool& spool) {
 Result<void> Integrations::finish_removals(const std::vector<spool::CursorState>& cursors) {
   if (store_ == nullptr) return {};
   for (const auto& [id, through] : store_->removals()) {
+    std::optional<std::uint64_t> count;
     const auto cursor =
         std::ranges::find(cursors, std::string(kApiCursor) + id, &spool::CursorState::name);
     if (cursor != cursors.end()) {
@@ -120,7 +121,9 @@ Result<void> Integrations::finish_removals(const std::vector<spool::CursorState>
       if (!discarded)
         return Error(discarded.error()).with_context("finishing the removal of " + id);
       log::info("integration removal finished", {{"id", id}, {"discarded", *discarded}});
+      count = *discarded;
     }
+    if (options_.on_removal_finished) options_.on_removal_finished(id, count);
     forget_removal(id);
   }
   return {};

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -32,6 +33,10 @@ class Integrations {
     std::optional<std::chrono::milliseconds> max_age;
     std::uint64_t max_event_bytes = 0;
     kafka::ProducerFactory producers;
+    /// A start finished a removal that a crash had cut short; how many events that discarded, none
+    /// when they were gone already. While it runs the order still stands: nothing is told too late.
+    std::function<void(const std::string& id, std::optional<std::uint64_t> discarded)>
+        on_removal_finished = nullptr;
     Clock* clock = &system_clock();
   };
 

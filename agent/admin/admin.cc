@@ -97,6 +97,16 @@ void Admin::add_health_routes(http::Router& router) {
   admin::add_health_routes(router, impl_->context);
 }
 
+void Admin::record_finished_removal(const std::string& id, std::optional<std::uint64_t> discarded) {
+  AuditEntry entry;
+  entry.action = "integration.deleted";
+  entry.actor = "recovery";
+  entry.resource_type = "integration";
+  entry.resource_id = id;
+  entry.details["discarded_events"] = discarded ? nlohmann::ordered_json(*discarded) : nullptr;
+  impl_->audit.record(entry);
+}
+
 void Admin::apply(const AdminSettings& settings) {
   impl_->guard.apply(settings, token_or_none(settings, impl_->options.state_dir));
 }

@@ -14,6 +14,8 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "agent/control.h"
@@ -49,6 +51,10 @@ class Admin {
   void add_routes(http::Router& admin_router);
   /// Only /healthz, /readyz and /metrics, for another listener; part of add_routes already.
   void add_health_routes(http::Router& router);
+
+  /// Into the audit log: the start finished a removal that was ordered before a crash. `discarded`
+  /// is none when what it had was gone already. Any thread, touches the disk.
+  void record_finished_removal(const std::string& id, std::optional<std::uint64_t> discarded);
 
   /// New token and host names (reload). Rereads a generated token. Any thread, touches the disk.
   void apply(const AdminSettings& settings);

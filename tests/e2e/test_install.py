@@ -191,6 +191,9 @@ class Install(BrokerCase):
         self.assertNotIn("integration removed", agent.log())
         agent.start()
         self.assertIn("integration removal finished", agent.log())
+        told = [json.loads(line) for line in (agent.state_dir / "audit.log").read_text().splitlines()]
+        told = [entry for entry in told if entry["action"] == "integration.deleted"]
+        self.assertEqual([entry["actor"] for entry in told], ["recovery"])
         self.assertEqual([one["id"] for one in self.api("GET", "/v1/admin/integrations")[1]["data"]], [stays["id"]])
         self.assertEqual(self.books(stays["id"])["pending"], len(sent.sent))
         self.assertEqual(json.loads(file.read_text().split("\n", 1)[1])["removing"], {})

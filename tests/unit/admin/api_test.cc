@@ -278,6 +278,18 @@ TEST_F(AdminTest, RemovingWhatWouldLoseEventsNeedsTheirNumber) {
   EXPECT_THAT(audit_log(), HasSubstr("\"discarded_events\":5"));
 }
 
+TEST_F(AdminTest, ARemovalFinishedAfterACrashIsInTheAuditLogToo) {
+  admin->record_finished_removal("int_1", 5);
+  admin->record_finished_removal("int_2", std::nullopt);
+  const json entries = ask("GET", "/v1/admin/audit-logs").parsed()["data"];
+  ASSERT_EQ(entries.size(), 2U);
+  EXPECT_EQ(entries[1]["action"], "integration.deleted");
+  EXPECT_EQ(entries[1]["actor"], "recovery");
+  EXPECT_EQ(entries[1]["resource_id"], "int_1");
+  EXPECT_EQ(entries[1]["details"]["discarded_events"], 5);
+  EXPECT_TRUE(entries[0]["details"]["discarded_events"].is_null());
+}
+
 TEST_F(AdminTest, ATestEventIsStoredAndTheCheckTellsItsStages) {
   installed("Kafka");
   Reply reply = ask("POST", "/v1/admin/integrations/Kafka/test-event");

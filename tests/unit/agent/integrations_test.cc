@@ -7,8 +7,11 @@
 namespace signal_agent {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Optional;
+using ::testing::Pair;
 
 class IntegrationsTest : public spool::SpoolFixture {
  protected:
@@ -35,6 +38,10 @@ class IntegrationsTest : public spool::SpoolFixture {
     wiring.producers =
         [](const kafka::ProducerOptions&) -> Result<std::unique_ptr<kafka::Producer>> {
       return Error{Code::kUnavailable, "there is no cluster"};
+    };
+    wiring.on_removal_finished = [this](const std::string& id, auto discarded) {
+      EXPECT_TRUE(store_of_api->removals().contains(id)) << "a crash here tells it again";
+      finished_removals.emplace_back(id, discarded);
     };
     integrations = std::make_unique<Integrations>(std::move(wiring), store_of_api.get(), live);
     integrations->set_file_integrations(std::move(of_the_file));
@@ -78,6 +85,7 @@ class IntegrationsTest : public spool::SpoolFixture {
   std::uint64_t pending(const std::string& name) { return view(name)->cursor->books.pending; }
 
   LiveFeed live;
+  std::vector<std::pair<std::string, std::optional<std::uint64_t>>> finished_removals;
   std::unique_ptr<IntegrationStore> store_of_api;
   std::unique_ptr<Integrations> integrations;
 };
@@ -167,8 +175,20 @@ TEST_F(IntegrationsTest, ARemovalCutShortByACrashIsFinishedAtTheNextStart) {
   start({});
   EXPECT_FALSE(view("ordered"));
   EXPECT_FALSE(view("int_ordered"));
+  EXPECT_THAT(finished_removals, ElementsAre(Pair("int_ordered", Optional(1U))));
   EXPECT_EQ(pending("stays"), 1U);
   EXPECT_THAT(store_of_api->removals(), IsEmpty()) << "it is not done twice";
+}
+
+TEST_F(IntegrationsTest, ARemovalThatOnlyLacksItsEndIsToldWithoutACount) {
+  ASSERT_TRUE(integrations->install(of_api("ordered")));
+  ASSERT_TRUE(store_of_api->begin_removal("int_ordered", spool->durable_end().value));
+  integrations.reset();
+  ASSERT_TRUE(spool->remove(spool->cursors().front().id, spool->durable_end()));
+  start({});
+  EXPECT_THAT(finished_removals, ElementsAre(Pair("int_ordered", std::nullopt)));
+  start({});
+  EXPECT_EQ(finished_removals.size(), 1U);
 }
 
 TEST_F(IntegrationsTest, WhatTheStoreDoesNotNameIsAnOrphanThatOnlyTheOperatorRemoves) {
