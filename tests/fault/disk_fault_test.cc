@@ -31,11 +31,16 @@ class DiskFaultTest : public SpoolFixture {
     options.run_committer = false;
     options.env = disk->env();
   }
-  /// As the re-executed process would: everything old is gone, the disk is well again.
-  void reopen_on_a_good_disk() {
+  /// The process ends, and with it the threads of a database that failed and was left alone: they
+  /// would go on deleting files under the next one. The next disk is well.
+  void end_process() {
     spool.reset();
+    disk->kill();
     disk = std::make_unique<FaultyDisk>(dir.path(), 2);
     options.env = disk->env();
+  }
+  void reopen_on_a_good_disk() {
+    end_process();
     open();
   }
   std::unique_ptr<FaultyDisk> disk;
@@ -181,8 +186,7 @@ TEST_F(UnreadableTest, AMomentWithoutDescriptorsCostsNothing) {
     const Seen seen = read_all(100);
     EXPECT_EQ(seen.found, 10'000u) << opens;
     EXPECT_EQ(seen.damaged, 0u) << opens;
-    spool->close();
-    spool.reset();
+    end_process();
     std::filesystem::remove_all(options.dir);
   }
 }
@@ -225,8 +229,7 @@ TEST_F(UnreadableTest, ADeadLetterThatCannotBeReadForNowIsNotPassedOver) {
   std::uint64_t errors = 0;  // one failure alone may meet RocksDB's own threads
   for (const std::uint64_t opens : {1, 2, 3, 5}) {
     spool->close();
-    spool.reset();
-    open();
+    reopen_on_a_good_disk();
     disk->fail_opens(opens, "Too many open files");
     DeadQuery page;
     page.limit = 64;
