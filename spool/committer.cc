@@ -70,38 +70,43 @@ void Committer::wake() {
 }
 
 void Committer::append(AppendRequest request, const Error* refuse_with) {
-  const std::uint64_t bytes = request.batch.bytes();
-  const std::uint64_t events = request.batch.size();
   bool closed = false;
   {
     Lock lock(mutex_);
     closed = stopped_;
     if (!closed) {
-      Error refusal{Code::kOverloaded, "too much waits for the disk; try again shortly"};
-      Admission admission = Admission::kOverloaded;
-      if (refuse_with != nullptr) {
+      std::optional<Error> refusal;
+      if (refuse_with != nullptr)
         refusal = *refuse_with;
+      else
+        refusal = enter(request.batch.bytes(), request.batch.size());
+      if (refusal) {
+        queue_.refusals.push_back({std::move(request.done), *std::move(refusal)});
       } else {
-        admission = admit({used_bytes_, queued_bytes_, queued_events_}, bytes, events, limits_);
-        if (admission == Admission::kFull) {
-          refused_bytes_ = bytes;
-          refusal = {Code::kFull,
-                     "the spool holds " + std::to_string(used_bytes_) +
-                         " bytes of spool.max_bytes = " + std::to_string(limits_.max_bytes) +
-                         "; it takes events again as soon as delivery frees room"};
-        }
-      }
-      if (admission == Admission::kEnter) {
-        queued_bytes_ += bytes;
-        queued_events_ += events;
         queue_.appends.push_back(std::move(request));
-      } else {
-        queue_.refusals.push_back({std::move(request.done), std::move(refusal)});
       }
       wake();
     }
   }
   if (closed) request.done(Error{Code::kShuttingDown, "the spool is closed"});
+}
+
+std::optional<Error> Committer::enter(std::uint64_t bytes, std::uint64_t events) {
+  switch (admit({used_bytes_, queued_bytes_, queued_events_}, bytes, events, limits_)) {
+    case Admission::kEnter:
+      queued_bytes_ += bytes;
+      queued_events_ += events;
+      return std::nullopt;
+    case Admission::kFull:
+      refused_bytes_ = bytes;
+      return Error{Code::kFull,
+                   "the spool holds " + std::to_string(used_bytes_) +
+                       " bytes of spool.max_bytes = " + std::to_string(limits_.max_bytes) +
+                       "; it takes events again as soon as delivery frees room"};
+    case Admission::kOverloaded:
+      break;
+  }
+  return Error{Code::kOverloaded, "too much waits for the disk; try again shortly"};
 }
 
 void Committer::submit(std::unique_ptr<Op> op) {

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -115,6 +116,7 @@ class Committer {
   void gather() REQUIRES(mutex_);
   bool due(std::chrono::steady_clock::time_point at) const REQUIRES(mutex_);
   void wake() REQUIRES(mutex_);
+  std::optional<Error> enter(std::uint64_t bytes, std::uint64_t events) REQUIRES(mutex_);
   std::size_t write_taken();  // how many appends it answered
 
   const Write write_;

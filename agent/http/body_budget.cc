@@ -7,7 +7,7 @@ BodyBudget::BodyBudget(std::uint64_t max_bytes) : pool_(std::make_shared<Share::
 }
 
 std::shared_ptr<BodyBudget::Share> BodyBudget::take(std::uint64_t bytes) {
-  std::shared_ptr<Share> share(new Share(pool_));
+  auto share = std::make_shared<Share>(pool_);
   if (!share->grow_to(bytes)) return nullptr;
   return share;
 }

@@ -15,7 +15,13 @@ class BodyBudget {
 
   /// Bytes taken; gives them back when destroyed, even after the budget itself is gone.
   class Share {
+    struct Pool {
+      std::uint64_t max_bytes = 0;
+      std::atomic<std::uint64_t> used{0};
+    };
+
    public:
+    explicit Share(std::shared_ptr<Pool> pool) : pool_(std::move(pool)) {}  // see take()
     ~Share();
     Share(const Share&) = delete;
     Share& operator=(const Share&) = delete;
@@ -24,12 +30,7 @@ class BodyBudget {
 
    private:
     friend class BodyBudget;
-    struct Pool {
-      std::uint64_t max_bytes = 0;
-      std::atomic<std::uint64_t> used{0};
-    };
-    explicit Share(std::shared_ptr<Pool> pool) : pool_(std::move(pool)) {}
-    std::shared_ptr<Pool> pool_;
+    const std::shared_ptr<Pool> pool_;
     std::uint64_t held_ = 0;
   };
 

@@ -129,8 +129,11 @@ http::Response success(const spool::Appended& appended, const std::vector<Reject
     body += '}';
   }
   if (appended.stored > 0) {
-    body += R"(],"first_seq":)" + std::to_string(appended.first.value) + R"(,"last_seq":)" +
-            std::to_string(appended.last.value) + '}';
+    body += R"(],"first_seq":)";
+    body += std::to_string(appended.first.value);
+    body += R"(,"last_seq":)";
+    body += std::to_string(appended.last.value);
+    body += '}';
   } else {
     body += R"(],"first_seq":null,"last_seq":null})";
   }
