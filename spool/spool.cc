@@ -16,9 +16,8 @@ class SettleOp final : public Op {
   SettleOp(CursorId cursor, Settlement settlement, Done done)
       : cursor_(cursor), settlement_(std::move(settlement)), done_(std::move(done)) {}
   Result<Outcome> apply(Transaction& transaction) override {
-    const bool dead =
-        !settlement_.bury.empty() || !settlement_.replayed.empty() || !settlement_.update.empty();
-    if (dead && transaction.dead_touched(cursor_)) return Outcome::kNextTime;
+    if (settlement_.changes_dead_letters() && transaction.dead_touched(cursor_))
+      return Outcome::kNextTime;
     auto settled = spool::settle(transaction, cursor_, settlement_);
     if (!settled) return std::move(settled).error();
     return Outcome::kApplied;

@@ -45,7 +45,7 @@ using CountDone = std::function<void(Result<std::uint64_t>)>;
 struct Books {
   std::uint64_t stored = 0;     // persisted total since the cursor began, counted at append
   std::uint64_t acked = 0;      // persisted; below the mark, or a replayed dead letter
-  std::uint64_t filtered = 0;   // persisted
+  std::uint64_t filtered = 0;   // persisted; with dead letters that were withdrawn
   std::uint64_t discarded = 0;  // persisted
   std::uint64_t damaged = 0;    // persisted
   std::uint64_t buried = 0;     // dead letters lying now
@@ -77,8 +77,12 @@ struct Settlement {
   std::vector<ReadBatch::Damaged> damaged;
   std::vector<DeadLetter> bury;    // put with the event's bytes; their seqs become settled
   std::vector<Seq> replayed;       // dead letters now acked: buried - 1, acked + 1
+  std::vector<Seq> withdrawn;      // dead letters now filtered: buried - 1, filtered + 1
   std::vector<DeadLetter> update;  // dead letters that failed again: attempts, last failure; the
                                    // replay mark is taken off unless `replaying`, and never set
+  bool changes_dead_letters() const {
+    return !bury.empty() || !replayed.empty() || !withdrawn.empty() || !update.empty();
+  }
 };
 
 /// kRide: with the next commit, or alone after at most a second. kSync: at once.

@@ -180,15 +180,21 @@ Result<void> settle(Transaction& transaction, CursorId id, const Settlement& set
   const DeadLetters& dead = transaction.dead();
   rocksdb::WriteBatch& batch = transaction.batch();
 
-  for (const Seq seq : settlement.replayed) {
-    auto header = dead.header(id, seq);
-    if (!header) return std::move(header).error();
-    if (!*header) continue;  // settled before: a completion was answered twice
-    dead.erase(batch, id, seq);
-    cursor.buried -= 1;
-    cursor.dead_letter_bytes -= std::min(cursor.dead_letter_bytes, (*header)->event_bytes);
-    cursor.acked += 1;
-  }
+  const auto take_out = [&](const std::vector<Seq>& letters,
+                            std::uint64_t& counted) -> Result<void> {
+    for (const Seq seq : letters) {
+      auto header = dead.header(id, seq);
+      if (!header) return std::move(header).error();
+      if (!*header) continue;  // settled before: a completion was answered twice
+      dead.erase(batch, id, seq);
+      cursor.buried -= 1;
+      cursor.dead_letter_bytes -= std::min(cursor.dead_letter_bytes, (*header)->event_bytes);
+      counted += 1;
+    }
+    return {};
+  };
+  if (auto gone = take_out(settlement.replayed, cursor.acked); !gone) return gone;
+  if (auto gone = take_out(settlement.withdrawn, cursor.filtered); !gone) return gone;
   for (const DeadLetter& letter : settlement.update) {
     auto header = dead.header(id, letter.seq);
     if (!header) return std::move(header).error();
@@ -241,8 +247,7 @@ Result<void> settle(Transaction& transaction, CursorId id, const Settlement& set
     }
   }
   apply(cursor, settlement, gaps, last);
-  if (!settlement.bury.empty() || !settlement.replayed.empty() || !settlement.update.empty())
-    transaction.touch_dead(id);
+  if (settlement.changes_dead_letters()) transaction.touch_dead(id);
   transaction.set_cursor(std::move(cursor));
   return {};
 }

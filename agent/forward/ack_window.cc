@@ -9,7 +9,8 @@ namespace {
 
 bool tracks(const AckWindow::Entry& entry) {
   return entry.state == AckWindow::State::kSent || entry.state == AckWindow::State::kAcked ||
-         (entry.state == AckWindow::State::kWaiting && entry.maybe);
+         (entry.maybe && (entry.state == AckWindow::State::kWaiting ||
+                          entry.state == AckWindow::State::kFiltered));
 }
 
 bool holds_mark(AckWindow::State state) {
@@ -133,6 +134,7 @@ bool AckWindow::advance(Passed& passed) {
       default:
         break;
     }
+    if (tracks(entry)) ++passed.tracked;
     set_suspect(entry, false);
     count(entry, -1);
     head_ = (head_ + 1) & (ring_.size() - 1);

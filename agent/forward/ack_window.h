@@ -24,7 +24,7 @@ class AckWindow {
     kSent,      // in the library
     kAcked,     // stored by the cluster
     kBurying,   // on its way to the dead letters; holds the mark
-    kFiltered,  // counted as filtered when the mark passes
+    kFiltered,  // counted as filtered when the mark passes; may be stored, when `maybe`
     kDamaged,   // counted as damaged when the mark passes
     kGone,      // settled and counted elsewhere: buried, dropped by the spool
   };
@@ -45,6 +45,7 @@ class AckWindow {
   struct Passed {
     spool::Seq mark;
     std::uint64_t acked = 0;
+    std::uint64_t tracked = 0;  // what a crash could have repeated until this is on disk
     std::vector<spool::SeqRange> filtered;
     std::vector<spool::Seq> damaged;  // ends of damaged ranges
   };

@@ -274,7 +274,7 @@ void Forwarder::Impl::take_completions() {
     outstanding_.pop_front();
     if (!done.buried.empty()) bury_outstanding_ = false;
     if (outcome) {
-      passed_unsynced_ -= done.acked;
+      passed_unsynced_ -= done.tracked;
       for (const std::uint64_t seq : done.letters) {
         let_go(seq);
         replay_.forget({seq});
@@ -297,6 +297,7 @@ void Forwarder::Impl::take_completions() {
         bury_at_once_ = std::min(kBuryBatchEvents, 2 * bury_at_once_);
         tell_buried(done.buried);
       }
+      if (done.withdrawn > 0) tell_withdrawn(done.withdrawn);
       if (done.starting) adopting_ = true;
       continue;
     }

@@ -156,9 +156,11 @@ struct Forwarder::Impl {
   void pass_damage(const spool::ReadBatch& batch, std::size_t& next, std::uint64_t before);
   void pass_dropped(std::uint64_t before);
   bool settled_by_spool(std::uint64_t seq) const;
+  bool may_publish(const spool::EventView& event);
   bool set_aside(const spool::EventView& event);
   Outcome take_event(const spool::EventView& event);
   Outcome take_letter(const Pick& pick);
+  void withdraw(const spool::DeadLetter& letter);
   Outcome hand_over(const spool::EventView& event, std::uint64_t bytes, kafka::SendResult& result);
   bool set_mode() const { return window_.suspects() > 0 || growing(); }
   bool growing() const;
@@ -190,6 +192,7 @@ struct Forwarder::Impl {
   std::optional<CurrentFailure> failure_now();
   DeliveryState state_now() const;
   void tell_buried(const std::vector<Burial>& buried) const;
+  void tell_withdrawn(std::uint64_t count) const;
   void tell_changes(const std::optional<CurrentFailure>& failure);
   void describe(const spool::EventView& event);
   LiveEvent live_event(std::uint64_t seq, LiveStatus status) const;
@@ -297,17 +300,19 @@ struct Forwarder::Impl {
     bool sync = false;
     bool starting = false;
     bool updates = false;  // dead letters were changed: what was read ahead of them is stale
-    std::uint64_t acked = 0;
+    std::uint64_t tracked = 0;
+    std::uint64_t withdrawn = 0;
     std::vector<Burial> buried;
     std::vector<std::uint64_t> letters;
   };
   std::deque<Burial> to_bury_;
   AckWindow::Passed passed_;
   std::vector<spool::Seq> replayed_;
+  std::vector<spool::Seq> withdrawn_;
   std::vector<spool::DeadLetter> updated_;
   std::deque<Outstanding> outstanding_;
   std::uint64_t next_id_ = 1;
-  std::uint64_t passed_unsynced_ = 0;  // acked, below the mark, not yet on disk as settled
+  std::uint64_t passed_unsynced_ = 0;  // tracked, below the mark, not yet on disk as settled
   bool bury_outstanding_ = false;
   std::size_t bury_at_once_ = kBuryBatchEvents;  // fewer where the dead letters are nearly full
   bool spool_ready_ = false;                     // one synced write succeeded in this process

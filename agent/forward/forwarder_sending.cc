@@ -39,10 +39,9 @@ void Forwarder::Impl::send_events() {
       window_bytes_for(budget_->share(), linger_in_force(), health_.rtt_us,
                        producer_->batch_bytes(), active_partitions_);
   told_.window_bytes = window_bytes;
-  const std::uint64_t set_bytes =
-      window_.suspects() > 0 ? producer_->batch_bytes() : set_limit_bytes_;
-  const std::uint64_t set_events =
-      window_.suspects() > 0 ? suspect_set_events_ : delivery_.window_events;
+  const bool isolating = window_.suspects() > 0;
+  const std::uint64_t set_bytes = isolating ? producer_->batch_bytes() : set_limit_bytes_;
+  const std::uint64_t set_events = isolating ? suspect_set_events_ : delivery_.window_events;
 
   read_failed_ = false;
   for (std::size_t looked = 0;; ++looked) {
@@ -55,6 +54,11 @@ void Forwarder::Impl::send_events() {
     if (in_flight_ > 0 && in_flight_bytes_ >= window_bytes) break;
     if (by_sets && set_.events >= set_events) break;
     Pick pick = next();
+    if (isolating && window_.suspects() == 0) {
+      // What was left of them is not to be sent any more: other bounds hold for the rest.
+      ran_out_of_turn_ = true;
+      break;
+    }
     if (pick.letter != nullptr && unsynced() >= delivery_.window_events) {
       // No room for one more that may be stored; one that may be stored already needs none.
       if (pick.event == nullptr || needs_room(*pick.event)) break;
@@ -104,6 +108,14 @@ Forwarder::Impl::Outcome Forwarder::Impl::take_event(const spool::EventView& eve
     ++batch_next_;
     return Outcome::kAside;
   }
+  if (!fresh && !may_publish(event)) {
+    AckWindow::Entry& entry = *window_.find(event.seq);
+    window_.set_suspect(entry, false);
+    window_.set_state(entry, State::kFiltered);
+    tell_filtered(event);
+    ++batch_next_;
+    return Outcome::kAside;
+  }
   const std::uint64_t bytes = event.key.size() + event.value.size() + kRecordOverheadBytes;
   kafka::SendResult result;
   const Outcome outcome = hand_over(event, bytes, result);
@@ -139,6 +151,11 @@ Forwarder::Impl::Outcome Forwarder::Impl::take_letter(const Pick& pick) {
     dead_suspects_.erase(seq);
     return Outcome::kAside;
   }
+  if (!may_publish(event)) {
+    tell_filtered(event);
+    withdraw(pick.stream->take());
+    return Outcome::kAside;
+  }
   const std::uint64_t bytes = event.key.size() + event.value.size() + kRecordOverheadBytes;
   kafka::SendResult result;
   const Outcome outcome = hand_over(event, bytes, result);
@@ -156,6 +173,16 @@ Forwarder::Impl::Outcome Forwarder::Impl::take_letter(const Pick& pick) {
              .persisted = kafka::Persisted::kNo,
              .text = std::move(result.text)});
   return Outcome::kSent;
+}
+
+/// It leaves the dead letters unsent, as filtered; claimed and busy until that is on disk.
+void Forwarder::Impl::withdraw(const spool::DeadLetter& letter) {
+  const std::uint64_t seq = letter.seq.value;
+  dead_busy_.insert(seq);
+  dead_suspects_.erase(seq);
+  dead_doubtful_.erase(seq);
+  if (letter.why.self_healing && parked_ > 1) --parked_;
+  withdrawn_.push_back(letter.seq);
 }
 
 /// kSent: a report will come. kAside: refused at the door, `result` says why; counted as in flight

@@ -14,9 +14,9 @@ constexpr std::chrono::milliseconds kBuryRetry = 5s;  // while they are full or 
 }  // namespace
 
 void Forwarder::Impl::settle() {
-  const std::uint64_t before = passed_.acked;
+  const std::uint64_t before = passed_.tracked;
   window_.advance(passed_);
-  passed_unsynced_ += passed_.acked - before;
+  passed_unsynced_ += passed_.tracked - before;
   if (spool_failed_) return;
   if (!start_asked_) {
     start_asked_ = true;
@@ -26,7 +26,8 @@ void Forwarder::Impl::settle() {
   }
   if (!to_bury_.empty() && !bury_outstanding_ && now_ >= bury_retry_at_) submit_bury();
 
-  const bool changed = passed_.mark.value != 0 || !replayed_.empty() || !updated_.empty();
+  const bool changed =
+      passed_.mark.value != 0 || !replayed_.empty() || !withdrawn_.empty() || !updated_.empty();
   if (!changed && outstanding_.empty()) return;
   // Two at a time: while one is being synced the next waits at the committer.
   const bool syncing = std::ranges::count_if(outstanding_, &Outstanding::sync) >= 2;
@@ -52,14 +53,18 @@ void Forwarder::Impl::submit_progress(spool::Urgency urgency) {
       change.damaged.push_back(std::move(lost.mapped()));
     }
   }
-  mine.acked = passed_.acked;
+  mine.tracked = passed_.tracked;
+  mine.withdrawn = withdrawn_.size();
   for (const spool::Seq seq : replayed_) mine.letters.push_back(seq.value);
+  for (const spool::Seq seq : withdrawn_) mine.letters.push_back(seq.value);
   for (const spool::DeadLetter& letter : updated_) mine.letters.push_back(letter.seq.value);
   mine.updates = !updated_.empty();
   change.replayed = std::move(replayed_);
+  change.withdrawn = std::move(withdrawn_);
   change.update = std::move(updated_);
   passed_ = {};
   replayed_.clear();
+  withdrawn_.clear();
   updated_.clear();
   const std::uint64_t id = mine.id;
   outstanding_.push_back(std::move(mine));
@@ -120,7 +125,7 @@ bool Forwarder::Impl::settled_all() const {
   if (spool_failed_) return true;
   const bool burying = bury_outstanding_ || (!to_bury_.empty() && !dead_full_);
   return !burying && outstanding_.empty() && passed_.mark.value == 0 && replayed_.empty() &&
-         updated_.empty();
+         withdrawn_.empty() && updated_.empty();
 }
 
 }  // namespace signal_agent::forward

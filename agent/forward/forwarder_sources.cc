@@ -35,7 +35,7 @@ Forwarder::Impl::Pick Forwarder::Impl::next() {
   letters_unreadable_.reset();
   if (releasing() && release == nullptr) {
     // The younger wait until the last parked one is settled.
-    if (!dead_flight_.empty() || !updated_.empty() || !replayed_.empty() ||
+    if (!dead_flight_.empty() || !updated_.empty() || !replayed_.empty() || !withdrawn_.empty() ||
         std::ranges::any_of(outstanding_,
                             [](const Outstanding& item) { return !item.letters.empty(); })) {
       return {};
@@ -190,11 +190,17 @@ void Forwarder::Impl::claim(spool::Seq last) {
   settled_.insert(settled_.begin(), {spool::Seq{0}, cursor->mark});
 }
 
+/// Consent is judged whenever an event is about to be handed over, wherever it comes from and
+/// whatever was asked for when it was taken up before. Test events need none.
+bool Forwarder::Impl::may_publish(const spool::EventView& event) {
+  if (event.target != spool::kAllCursors) return event.target == options_.cursor;
+  return consent_.grants(event.value);
+}
+
 /// Enters a fresh event that is never sent into the window: one of another integration, without
 /// consent, or too old. False for all others.
 bool Forwarder::Impl::set_aside(const spool::EventView& event) {
-  const bool ours = event.target == options_.cursor;
-  if (!ours && (event.target != spool::kAllCursors || !consent_.grants(event.value))) {
+  if (!may_publish(event)) {
     window_.push_filtered(event.seq);
     tell_filtered(event);
     return true;

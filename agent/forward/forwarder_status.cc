@@ -25,6 +25,11 @@ void Forwarder::Impl::tell_buried(const std::vector<Burial>& buried) const {
                                               {"seen", why.text}});
 }
 
+void Forwarder::Impl::tell_withdrawn(std::uint64_t count) const {
+  log::info("dead letters without consent were not sent and count as filtered",
+            {{"integration", options_.name}, {"count", count}});
+}
+
 /// Ordinary successes are told while somebody watches; test events, failures and burials always:
 /// they are few, and are looked for afterwards.
 void Forwarder::Impl::describe(const spool::EventView& event) {
@@ -48,6 +53,7 @@ LiveEvent Forwarder::Impl::live_event(std::uint64_t seq, LiveStatus status) cons
 
 void Forwarder::Impl::tell_filtered(const spool::EventView& event) {
   filtered_now_.push_back(event.seq);
+  described_.erase(event.seq.value);
   if (!live_.watched()) return;
   LiveEvent told = live_event(event.seq.value, LiveStatus::kFiltered);
   told.type = spool::event_type_name(event.type);

@@ -5,6 +5,7 @@ the running agent; it is sealed on disk, survives a kill, and can be paused, dis
 import http.client
 import json
 import os
+import re
 import subprocess
 import threading
 
@@ -93,6 +94,46 @@ class Install(BrokerCase):
         actions = [entry["action"] for entry in self.api("GET", "/v1/admin/audit-logs")[1]["data"]]
         for action in ("integration.created", "integration.paused", "integration.deleted"):
             self.assertIn(action, actions)
+
+    def test_consent_tightened_by_a_patch_holds_for_dead_letters_that_are_replayed(self):
+        agent = self.installed_into
+        self.broker.configure_topic(self.topic, max_message_bytes=100_000)
+        _, made = self.curl()
+        identity = made["id"]
+
+        def event(number, granted, size):
+            return b'{"type":"page","messageId":"%d","userId":"u","context":{"consent":{"ads":%s}},"pad":"%s"}' % (
+                number, b"true" if granted else b"false", os.urandom(size).hex().encode())
+
+        def post(events):
+            return [agent.post("/v1/p", one)[1]["first_seq"] for one in events]
+        early = [event(number, number % 2, 10) for number in range(4)]  # nothing was asked for then
+        large = [event(number, number % 3 == 0, 150_000) for number in range(4, 13)]
+        post(early)
+        seqs = dict(zip(large, post(large)))
+        granted = [one for one in large if b'"ads":true' in one]
+        self.assertEqual((len(granted), len(large)), (3, 9))
+        self.wait_books(identity, pending=0, buried=9, acked=4)
+
+        status, changed = self.api("PATCH", f"/v1/admin/integrations/{identity}", {"config": {"consent": ["ads"]}})
+        self.assertEqual((status, changed["config"]["consent"]), (200, ["ads"]))
+        self.broker.configure_topic(self.topic, max_message_bytes=1_000_000)
+        status, answer = self.api("POST", f"/v1/admin/integrations/{identity}/dead-letters/replay", {"all": True})
+        self.assertEqual((status, answer), (202, {"count": 9}))
+        self.wait_books(identity, pending=0, buried=0, acked=4 + 3, filtered=6)
+        books = self.books(identity)
+        self.assertEqual(books["stored"], 13)
+        self.assertEqual((books["discarded"], books["damaged"]), (0, 0))
+        agent.balance("Confluent Cloud")
+        self.assertEqual(sorted(record.value for record in self.records()), sorted(early + granted))
+        for one, seq in seqs.items():
+            receipt = self.api("GET", f"/v1/admin/events/{seq}")[1]["integrations"][0]
+            self.assertEqual(receipt["status"], "delivered" if one in granted else "filtered")
+        # What was ordered stands in the audit log, what of it was not sent in the log.
+        audited = self.api("GET", "/v1/admin/audit-logs?action=dead_letters.replayed")[1]["data"]
+        self.assertEqual([entry["details"]["count"] for entry in audited], [9])
+        told = re.findall(r'msg="dead letters without consent were not sent[^\n]* count=(\d+)', agent.log())
+        self.assertEqual(sum(map(int, told)), 6)
 
     def test_a_lost_file_of_integrations_gives_nothing_up(self):
         agent = self.installed_into

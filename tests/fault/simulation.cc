@@ -2,8 +2,9 @@
 // that knows the promises: nothing lost, bytes unchanged, order within a partition, duplicates only
 // from a crash or a replaced producer and never more than one window each, nothing parked that may
 // be stored, nothing newer sent while parked events wait for their release, nothing sent that is
-// settled, nothing given up that is on its way or stored, books that balance; and when all
-// integrations were removed, the next one gets exactly what the last one left.
+// settled, nothing given up that is on its way or stored, nothing without the consent asked for at
+// that moment, books that balance; and when all integrations were removed, the next one gets
+// exactly what the last one left.
 //
 // Built twice: on the checked spool in memory (thousands of seeds in a minute) and on the real one.
 // A failing seed is printed and kept in seeds.txt, which runs first.
@@ -78,6 +79,7 @@ class Simulation {
     if (const auto kind = seed % 16; kind == 1 || kind == 2 || kind == 13) {
       reinstall_at_ = 20 + seed / 16 * 37 % 150;
     }
+    consent_changes_ = seed % 16 == 10;
     if (seed % 3 == 0) max_age_ = std::chrono::milliseconds(500 + seed * 7919 % 60'000);
     cluster_.max_message_bytes = chance(500) ? 4000 : 0;
     cluster_.tells_limit = chance(500);
@@ -225,7 +227,7 @@ class Simulation {
         if (chance(400)) change_cluster();
         return;
       case 7:
-        if (chance(150)) change_settings();
+        if (chance(consent_changes_ ? 500 : 150)) change_settings();
         return;
       case 8:
         if (chance(200)) replay();
@@ -266,9 +268,11 @@ class Simulation {
     std::vector<bool> targeted;
     const std::uint64_t count = pick(1, 25);
     for (std::uint64_t i = 0; i < count; ++i) {
+      const bool grants = consent_changes_ && made_ % 3 != 0;
       std::string value = "event " + std::to_string(made_++);
       if (chance(20)) value += " POISON";
       if (chance(30)) value += std::string(pick(3500, 6000), 'L');
+      if (grants) value = R"({"context":{"consent":{"a":true}},"x":")" + value + "\"}";
       spool::NewEvent event;
       event.accepted_ms = clock_.wall_ms();
       const std::string key = "user " + std::to_string(pick(0, 5));
@@ -345,7 +349,13 @@ class Simulation {
   }
 
   void change_settings() {
-    if (chance(500)) {
+    if (consent_changes_ && chance(700)) {
+      if (config_.consent.empty()) {
+        config_.consent = {"a"};
+      } else {
+        config_.consent.clear();
+      }
+    } else if (chance(500)) {
       config_.sasl_password = Secret(chance(500) ? "good" : "rotated");
     } else {
       config_.client_id = "client " + std::to_string(pick(0, 100));
@@ -395,6 +405,11 @@ class Simulation {
 
   // --- what must hold
 
+  /// Whatever is asked for.
+  bool grants(std::uint64_t seq) const {
+    return targeted_.contains(seq) || values_.at(seq).starts_with('{');
+  }
+
   static bool settled(const spool::CursorState& state, std::uint64_t seq) {
     return seq <= state.synced_mark.value ||
            std::ranges::any_of(state.settled, [seq](const spool::SeqRange& range) {
@@ -405,6 +420,7 @@ class Simulation {
   void sent(std::uint64_t seq) {
     if (!answered_.contains(seq)) broken("sent what nobody was told is stored, or not ours:", seq);
     if (discarded_.contains(seq)) broken("sent after it was discarded:", seq);
+    if (!config_.consent.empty() && !grants(seq)) broken("sent without consent:", seq);
     spool::DeadQuery query;
     query.seqs = {{seq}};
     if (settled(*spool_->cursor(cursor_), seq) && spool_->dead_letters(cursor_, query)->empty()) {
@@ -517,7 +533,8 @@ class Simulation {
     std::vector<std::uint64_t> missing;
     for (const std::uint64_t seq : answered_) {
       const std::uint64_t count = copies[seq];
-      if (count == 0 && !discarded_.contains(seq)) missing.push_back(seq);
+      const bool filtered = consent_changes_ && !grants(seq);  // at one time or another
+      if (count == 0 && !discarded_.contains(seq) && !filtered) missing.push_back(seq);
       duplicates += count == 0 ? 0 : count - 1;
     }
     const std::uint64_t dropped = spool_->cursor(cursor_)->books.discarded - discarded_.size();
@@ -546,6 +563,7 @@ class Simulation {
   std::optional<std::chrono::milliseconds> max_age_;
   std::optional<std::uint64_t> reinstall_at_;  // turn
   std::optional<std::uint64_t> max_bytes_;     // then the oldest events are dropped
+  bool consent_changes_ = false;
   std::unique_ptr<spool::Spool> spool_;
   spool::CursorId cursor_ = 0;
   spool::CursorId other_ = 0;

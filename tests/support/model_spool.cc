@@ -242,6 +242,10 @@ void apply(Disk& disk, Cursor& cursor, Settlement&& change) {
     CHECK(cursor.dead.erase(seq.value) == 1, seq);
     ++cursor.books.acked;
   }
+  for (const Seq seq : change.withdrawn) {
+    CHECK(cursor.dead.erase(seq.value) == 1, seq);
+    ++cursor.books.filtered;
+  }
   if (change.mark.value > old_mark) {
     CHECK(change.mark.value < disk.next, change.mark, disk.next);
     const std::uint64_t passed = count_events(disk, old_mark, change.mark.value) -

@@ -177,6 +177,24 @@ TEST(AckWindowTest, OnlyWhatMayBeStoredIsTracked) {
   EXPECT_EQ(window.tracked(), 1u);
 }
 
+TEST(AckWindowTest, WhatIsFilteredAndMayBeStoredIsTrackedUntilTheMarkPassed) {
+  AckWindow window({0});
+  AckWindow::Entry& entry = window.push({1}, State::kSent);
+  entry.maybe = true;
+  window.set_state(entry, State::kWaiting);
+  window.set_state(entry, State::kFiltered);
+  EXPECT_EQ(window.tracked(), 1u);
+  EXPECT_EQ(window.waiting(), 0u);
+  window.push_filtered({3});
+  EXPECT_EQ(window.tracked(), 1u) << "never sent";
+  AckWindow::Passed passed;
+  ASSERT_TRUE(window.advance(passed));
+  EXPECT_EQ(window.tracked(), 0u);
+  EXPECT_EQ(passed.tracked, 1u);
+  EXPECT_EQ(passed.acked, 0u);
+  EXPECT_EQ(passed.filtered, (std::vector<spool::SeqRange>{{{1}, {1}}, {{3}, {3}}}));
+}
+
 TEST(AckWindowTest, AgreesWithASimpleModelOverManyOrders) {
   std::mt19937_64 random(7);
   AckWindow window({0});

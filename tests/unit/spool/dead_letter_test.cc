@@ -97,6 +97,28 @@ TEST_F(DeadLetterTest, AReplayedOneMovesFromBuriedToAcked) {
   EXPECT_EQ(books(cursor).acked, 2u) << "a second report of the same replay counts nothing";
 }
 
+TEST_F(DeadLetterTest, WhatIsWithdrawnMovesFromBuriedToFilteredOnce) {
+  ASSERT_TRUE(bury(cursor, {1, 2, 3}).has_value());
+  ASSERT_TRUE(mark_for_replay(cursor, {}).has_value());
+  const std::uint64_t bytes = spool->cursor(cursor)->dead_letter_bytes;
+  Settlement settlement;
+  settlement.withdrawn = {{1}, {3}};
+  for (int times = 0; times < 2; ++times) {
+    ASSERT_TRUE(settle(cursor, settlement).has_value());
+    EXPECT_THAT(lying(), ElementsAre(2));
+    EXPECT_EQ(books(cursor).filtered, 2u);
+    EXPECT_EQ(books(cursor).buried, 1u);
+    EXPECT_EQ(books(cursor).acked, 0u);
+    EXPECT_LT(spool->cursor(cursor)->dead_letter_bytes, bytes);
+    EXPECT_EQ(books(cursor).stored, settled_and_pending(books(cursor)));
+  }
+  spool.reset();
+  open();
+  EXPECT_THAT(lying(), ElementsAre(2));
+  EXPECT_EQ(books(cursor).filtered, 2u);
+  EXPECT_EQ(books(cursor).buried, 1u);
+}
+
 TEST_F(DeadLetterTest, AReplayThatFailedAgainKeepsItsEventAndCountsTheAttempt) {
   ASSERT_TRUE(bury(cursor, {2}).has_value());
   ASSERT_TRUE(mark_for_replay(cursor, {}).has_value());

@@ -101,11 +101,12 @@ class ModelTest : public SpoolFixture {
       if (fate == Fate::kBuried) buried.push_back(seq);
     if (buried.empty()) return;
     const std::uint64_t seq = buried[chance(buried.size())];
-    if (chance(2) == 0) {
+    const auto fate = chance(4);
+    if (fate <= 1) {
       Settlement settlement;
-      settlement.replayed = {{seq}};
+      (fate == 0 ? settlement.replayed : settlement.withdrawn) = {{seq}};
       ASSERT_TRUE(settle(cursor.id, settlement).has_value());
-      cursor.settled[seq] = Fate::kAcked;
+      cursor.settled[seq] = fate == 0 ? Fate::kAcked : Fate::kFiltered;
     } else {
       ASSERT_EQ(*discard(cursor.id, these({{seq}}), 1), 1u);
       cursor.settled[seq] = Fate::kDiscarded;

@@ -276,7 +276,7 @@ function letterView() {
     <header class="page-head"><h1 tabindex="-1">Event ${page.seq}</h1></header>
     ${page.fault
       ? page.fault.status === 404
-        ? empty("This event is no dead letter any more", "It was replayed or discarded.", html`<a class="button" href=${backTo}>Back to the dead letters</a>`)
+        ? empty("This event is no dead letter any more", "It was replayed or discarded, or filtered for want of consent.", html`<a class="button" href=${backTo}>Back to the dead letters</a>`)
         : html`<p class="fault">${icons.trouble}${page.fault.message}</p>`
       : !letter
         ? html`<p class="loading">Asking the agent…</p>`
