@@ -1,4 +1,5 @@
 // integrations catalog|install|list|show|pause|resume|enable|disable|remove.
+#include <chrono>
 #include <fstream>
 #include <iterator>
 
@@ -8,6 +9,11 @@
 namespace signal_agent::cli {
 
 namespace {
+
+using namespace std::chrono_literals;
+
+/// So long a removal that was said yes to is repeated with the number that holds by then.
+constexpr auto kInsistOnRemoval = 10s;
 
 /// A number of the books, which are not there before the spool is open.
 std::string shown(const Json& books, const char* key) {
@@ -217,23 +223,42 @@ int remove_command(Invocation& invocation, const RemoveOptions& options) {
   const auto remove = [&](Daemon& daemon, const Json& integration) -> int {
     const std::string name = printable(text(integration, "name"));
     const Json& books = integration.at("books");
-    std::uint64_t lost = 0;
-    if (books.is_object()) lost = number(books, "pending") + number(books, "buried");
-    std::string what = "remove \"" + name + "\"";
-    if (lost > 0) {
-      what += " and discard its " + shown(books, "pending") + " pending and " +
-              shown(books, "buried") + " parked events for good";
+    std::uint64_t pending = books.is_object() ? number(books, "pending") : 0;
+    std::uint64_t parked = books.is_object() ? number(books, "buried") : 0;
+    const auto until = std::chrono::steady_clock::now() + kInsistOnRemoval;
+    for (int asked = 0;;) {
+      const std::uint64_t lost = pending + parked;
+      std::string what = "remove \"" + name + "\"";
+      if (lost > 0) {
+        what += " and discard its " + grouped(pending) + " pending and " + grouped(parked) +
+                " parked events for good";
+      }
+      if (!options.yes && !terminal.confirm(what, "--yes")) return kFailed;
+      const auto removed = daemon.request(
+          "DELETE", path_of(integration) + (lost > 0 ? "?confirm=" + std::to_string(lost) : ""));
+      if (removed) {
+        terminal.out << "Removed \"" << name << "\""
+                     << (lost > 0 ? "; " + counted(lost, "event") +
+                                        " discarded, less what went out meanwhile"
+                                  : "")
+                     << ".\n";
+        return kOk;
+      }
+      // The number moved since it was named: --yes means whatever it is; a person is asked once
+      // more, and is told then, for while events arrive nobody answers fast enough.
+      const Trouble& trouble = removed.trouble();
+      const bool moved = trouble.status == 409 && text(trouble.error, "code") == "CONFIRM_REQUIRED";
+      if (!moved) return report(terminal, trouble);
+      if (options.yes ? std::chrono::steady_clock::now() >= until : ++asked == 2) {
+        report(terminal, trouble);
+        terminal.err << "The number changes while events arrive or go out"
+                     << (options.yes ? "; stop one of the two for a moment.\n"
+                                     : "; --yes takes it as it is.\n");
+        return kFailed;
+      }
+      pending = number(trouble.error, "pending");
+      parked = number(trouble.error, "parked");
     }
-    if (!options.yes && !terminal.confirm(what, "--yes")) return kFailed;
-    const auto removed = daemon.request(
-        "DELETE", path_of(integration) + (lost > 0 ? "?confirm=" + std::to_string(lost) : ""));
-    if (!removed) return report(terminal, removed.trouble());
-    terminal.out << "Removed \"" << name << "\""
-                 << (lost > 0 ? "; " + counted(lost, "event") +
-                                    " discarded, less what went out meanwhile"
-                              : "")
-                 << ".\n";
-    return kOk;
   };
   return with_integration(invocation, options.name, remove);
 }

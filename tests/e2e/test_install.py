@@ -135,6 +135,30 @@ class Install(BrokerCase):
         told = re.findall(r'msg="dead letters without consent were not sent[^\n]* count=(\d+)', agent.log())
         self.assertEqual(sum(map(int, told)), 6)
 
+    def test_a_removal_said_yes_to_succeeds_while_events_pour_in(self):
+        agent = self.installed_into
+        _, made = self.curl()
+        identity = made["id"]
+        self.broker.stop()
+        senders = [self.load(agent, seed, batch=5) for seed in (20, 21, 22)]
+        wait_until(lambda: agent.balance("Confluent Cloud")["pending"] > 500, "events wait", 60)
+        removed = agent.command("integrations", "remove", "Confluent Cloud", "--yes")
+        self.assertEqual(removed.returncode, 0, removed.stderr)
+        told = re.match(r'Removed "Confluent Cloud"; ([\d,]+) events discarded', removed.stdout)
+        self.assertTrue(told, removed.stdout)
+        self.assertEqual(self.api("GET", f"/v1/admin/integrations/{identity}")[0], 404)
+        for sender in senders:
+            self.assertTrue(sender.is_alive(), "the load ended before the removal")
+            sender.stop()
+        # Never more than was confirmed; the next one gets all that is kept, what poured in included.
+        audited = self.api("GET", "/v1/admin/audit-logs?action=integration.deleted")[1]["data"][0]["details"]
+        self.assertEqual(audited["discarded_events"], int(told[1].replace(",", "")))
+        self.broker.start()
+        self.assertEqual(self.curl()[0], 201)
+        members = agent.wait_drained("Confluent Cloud")
+        self.assertEqual(members["acked"], sum(len(sender.sent) for sender in senders))
+        check(self.records(), senders, self.PARTITIONS)
+
     def test_a_lost_file_of_integrations_gives_nothing_up(self):
         agent = self.installed_into
         self.broker.configure_topic(self.topic, max_message_bytes=100_000)

@@ -71,6 +71,7 @@ class CliTest : public admin::AdminTest {
     std::ostringstream out_text;
     std::ostringstream err_text;
     Terminal terminal{in, out_text, err_text};
+    terminal.in_is_terminal = terminal.err_is_terminal = at_terminal;
     if (with_config) {
       arguments.insert(arguments.end(), {"--config", (dir.path() / "agent.toml").string()});
     }
@@ -86,6 +87,7 @@ class CliTest : public admin::AdminTest {
   std::string err;
   std::string ran_with;
   std::optional<bool> demo_waits;
+  bool at_terminal = false;
 };
 
 // --- the words
@@ -344,6 +346,30 @@ TEST_F(CliTest, PauseResumeAndRemoveWithAQuestion) {
   EXPECT_EQ(cli({"integrations", "remove", "Kafka", "--yes"}), kOk);
   EXPECT_TRUE(agent.now.integrations.empty());
   EXPECT_EQ(cli({"integrations", "show", "Kafka"}), kFailed);
+}
+
+TEST_F(CliTest, ARemovalSaidYesToTakesTheNumberThatHoldsByThen) {
+  installed("Kafka");
+  start();
+  agent.view("Kafka").cursor->books.pending = 5;
+  agent.removals_outrun = 30;
+  EXPECT_EQ(cli({"integrations", "remove", "Kafka", "--yes"}), kOk) << err;
+  EXPECT_EQ(out, "Removed \"Kafka\"; 35 events discarded, less what went out meanwhile.\n");
+}
+
+TEST_F(CliTest, APersonIsAskedAgainOnceWithTheNumberThatHoldsByThen) {
+  installed("Kafka");
+  start();
+  at_terminal = true;
+  agent.view("Kafka").cursor->books.pending = 5;
+  agent.removals_outrun = 2;
+  EXPECT_EQ(cli({"integrations", "remove", "Kafka"}, "y\ny\ny\ny\n"), kFailed);
+  EXPECT_THAT(err, AllOf(HasSubstr("its 5 pending"), HasSubstr("its 6 pending"),
+                         Not(HasSubstr("its 7 pending")), HasSubstr("--yes takes it as it is")));
+  EXPECT_FALSE(agent.now.integrations.empty());
+  agent.removals_outrun = 1;
+  EXPECT_EQ(cli({"integrations", "remove", "Kafka"}, "y\ny\n"), kOk) << err;
+  EXPECT_TRUE(agent.now.integrations.empty());
 }
 
 TEST_F(CliTest, AnIntegrationNeedBeNamedOnlyAmongSeveral) {

@@ -89,6 +89,10 @@ Result<void> FakeAgent::set_paused(const std::string& id, bool paused) {
 
 Result<Removal> FakeAgent::remove(const std::string& id, std::optional<std::uint64_t> confirm) {
   const std::lock_guard lock(mutex);
+  if (removals_outrun > 0) {
+    --removals_outrun;
+    ++view(id).cursor->books.pending;
+  }
   const spool::Books books = view(id).cursor ? view(id).cursor->books : spool::Books{};
   const std::uint64_t lost = books.pending + books.buried;
   Removal removal{.pending = books.pending, .buried = books.buried};

@@ -65,6 +65,7 @@ class FakeAgent final : public Control {
   Settings settings_in_use;
   std::optional<std::pair<std::string, std::string>> refusal;
   std::uint64_t delivered_during_removal = 0;
+  std::uint64_t removals_outrun = 0;  // so many orders to remove find one more event pending
   std::optional<Error> reload_fault;
   spool::Spool* spool_in_use = nullptr;
   std::shared_ptr<forward::Forwarder> deliverer;
