@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Start, stop, reload and the command line, as an operator meets them, with a broker behind."""
+import gzip
 import json
 import os
 import re
@@ -97,7 +98,13 @@ class Lifecycle(BrokerCase):
 
         def status(size):
             return agent.post("/v1/p", b'{"userId":"u","pad":"%s"}' % (b"p" * size))[0]
+
+        def unpacked(events):
+            """Small on the line and of small events: only what it unpacks to can be too large."""
+            body = gzip.compress(b"\n".join([b'{"type":"page","userId":"u","pad":"%s"}' % (b"p" * 20_000)] * events))
+            return agent.post("/v1/batch", body, {"Content-Encoding": "gzip"})[0]
         self.assertEqual((status(20_000), status(40_000), status(100_000)), (200, 413, 413))
+        self.assertEqual((unpacked(2), unpacked(5)), (200, 413))
         agent.settings.update({"intake.max_body_bytes": "8MiB", "intake.max_event_bytes": "4MiB"})
         agent.write_config()
         agent.process.send_signal(signal.SIGHUP)
@@ -105,10 +112,11 @@ class Lifecycle(BrokerCase):
         for key in ("intake.max_body_bytes", "intake.max_event_bytes"):
             self.assertRegex(agent.log(), rf'setting needs a restart to take effect.* key={key}')
         self.assertEqual((status(20_000), status(40_000), status(100_000)), (200, 413, 413))
+        self.assertEqual((unpacked(2), unpacked(5)), (200, 413))
         self.assertEqual(agent.terminate(), 0)
         agent.start()
         # Beyond what the library's own check would have let through before.
-        self.assertEqual((status(40_000), status(3_000_000)), (200, 200))
+        self.assertEqual((status(40_000), status(3_000_000), unpacked(5)), (200, 200, 200))
         self.assertEqual(agent.terminate(), 0)
         agent.settings.update({"intake.max_body_bytes": "64KiB", "intake.max_event_bytes": "32KiB"})
         agent.write_config()
