@@ -15,7 +15,8 @@ using namespace std::chrono_literals;
 using std::chrono::milliseconds;
 
 constexpr milliseconds kRestIdle = 1s;
-constexpr milliseconds kRestFull = 10ms;  // the library's queue is full
+constexpr milliseconds kRestFull = 10ms;     // the library's queue is full
+constexpr milliseconds kOrderPatience = 5s;  // a turn takes milliseconds, unless the disk hangs
 
 spool::DeadQuery to_replay() {
   spool::DeadQuery query;
@@ -146,8 +147,10 @@ milliseconds Forwarder::Impl::turn() {
   move_on();
   bury_expired();
   if (may_send()) send_events();
+  note_receipts();
   settle();
   publish_status();
+  obeyed();
   return rest_for();
 }
 
@@ -200,6 +203,7 @@ void Forwarder::Impl::take_orders() {
     Lock lock(orders_mutex_);
     std::swap(orders, orders_);
   }
+  if (orders.number > 0) order_taken_ = orders.number;
   if (orders.stop) {
     stopping_ = true;
     stop_by_ = orders.stop_by;
@@ -220,6 +224,14 @@ void Forwarder::Impl::take_orders() {
     const auto count = spool_.count_dead_letters(options_.cursor, self_healing());
     if (count && to_bury_.empty() && !bury_outstanding_) parked_ = *count;
   }
+}
+
+/// At the end of a turn: what it was ordered is in force, and its status says so.
+void Forwarder::Impl::obeyed() {
+  if (order_taken_ == 0) return;
+  Lock lock(orders_mutex_);
+  order_obeyed_ = std::exchange(order_taken_, 0);
+  orders_changed_.notify_all();
 }
 
 void Forwarder::Impl::apply_config(KafkaConfig config, DeliverySettings delivery) {
@@ -336,9 +348,16 @@ Forwarder::~Forwarder() {
 
 void Forwarder::start() {
   CHECK(!impl_->thread_.joinable());
+  {
+    Lock lock(impl_->orders_mutex_);
+    impl_->running_ = true;
+  }
   impl_->thread_ = std::thread([impl = impl_.get()] {
     pthread_setname_np(pthread_self(), "forward");
     impl->run();
+    Lock lock(impl->orders_mutex_);
+    impl->running_ = false;
+    impl->orders_changed_.notify_all();
   });
 }
 
@@ -377,11 +396,19 @@ milliseconds Forwarder::step() {
 }
 
 void Forwarder::set_paused(bool paused) {
+  Impl& impl = *impl_;
+  std::uint64_t number = 0;
   {
-    Lock lock(impl_->orders_mutex_);
-    impl_->orders_.paused = paused;
+    Lock lock(impl.orders_mutex_);
+    impl.orders_.paused = paused;
+    number = impl.orders_.number = ++impl.order_given_;
   }
   wake();
+  const auto patience = std::chrono::steady_clock::now() + kOrderPatience;
+  Lock lock(impl.orders_mutex_);
+  while (impl.running_ && impl.order_obeyed_ < number &&
+         impl.orders_changed_.wait_until(impl.orders_mutex_, patience)) {
+  }
 }
 
 void Forwarder::apply(KafkaConfig config, DeliverySettings delivery) {

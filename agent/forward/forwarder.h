@@ -109,6 +109,7 @@ class Forwarder {
   std::chrono::milliseconds step();
 
   // --- orders, any thread, taken up at the next step -------------------------------------------
+  /// Waits until the loop's thread has obeyed: what is stored after a pause is not sent.
   void set_paused(bool paused);
   /// Credentials alone reach the living producer; anything else drains, then replaces it.
   void apply(KafkaConfig config, DeliverySettings delivery);

@@ -90,6 +90,7 @@ struct Forwarder::Impl {
 
   // --- orders and answers from outside the loop
   void take_orders();
+  void obeyed();
   void apply_config(KafkaConfig config, DeliverySettings delivery);
   void take_completions();
   void adopt_cursor();
@@ -188,6 +189,7 @@ struct Forwarder::Impl {
   bool settled_all() const;
 
   // --- telling
+  void note_receipts();
   void publish_status();
   std::optional<CurrentFailure> failure_now();
   DeliveryState state_now() const;
@@ -339,6 +341,7 @@ struct Forwarder::Impl {
   bool paused_ = false;
   bool stopping_ = false;
   bool stopped_ = false;
+  std::uint64_t order_taken_ = 0;  // in this turn, when somebody waits for it
   std::optional<CurrentFailure> shown_;
   Time logged_at_{};
   std::string logged_code_;
@@ -364,6 +367,7 @@ struct Forwarder::Impl {
 
   mutable Mutex orders_mutex_;
   struct Orders {
+    std::uint64_t number = 0;  // of the last one somebody waits for
     std::optional<bool> paused;
     std::optional<std::pair<KafkaConfig, DeliverySettings>> settings;
     bool probe = false;
@@ -372,6 +376,10 @@ struct Forwarder::Impl {
     std::optional<Time> stop_by;
   };
   Orders orders_ GUARDED_BY(orders_mutex_);
+  CondVar orders_changed_;
+  std::uint64_t order_given_ GUARDED_BY(orders_mutex_) = 0;
+  std::uint64_t order_obeyed_ GUARDED_BY(orders_mutex_) = 0;
+  bool running_ GUARDED_BY(orders_mutex_) = false;  // the thread turns the loop
 
   mutable Mutex status_mutex_;
   ForwarderStatus status_ GUARDED_BY(status_mutex_);

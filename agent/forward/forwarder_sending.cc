@@ -90,10 +90,6 @@ void Forwarder::Impl::send_events() {
     }
     if (outcome == Outcome::kStop) break;
   }
-  if (sent_now_.empty()) return;
-  Lock lock(status_mutex_);
-  for (const spool::Seq seq : sent_now_) receipts_.in_flight(seq);
-  sent_now_.clear();
 }
 
 /// False for an event that counts already as one that may be stored.

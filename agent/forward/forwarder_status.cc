@@ -132,6 +132,16 @@ void Forwarder::Impl::tell_changes(const std::optional<CurrentFailure>& failure)
                                     {"remedy", page.remedy}});
 }
 
+/// Before anything is settled: who finds it in the books finds its receipt.
+void Forwarder::Impl::note_receipts() {
+  if (sent_now_.empty() && filtered_now_.empty()) return;
+  Lock lock(status_mutex_);
+  for (const spool::Seq seq : sent_now_) receipts_.in_flight(seq);
+  for (const spool::Seq seq : filtered_now_) receipts_.filtered(seq);
+  sent_now_.clear();
+  filtered_now_.clear();
+}
+
 void Forwarder::Impl::publish_status() {
   shown_ = failure_now();
   tell_changes(shown_);
@@ -158,8 +168,6 @@ void Forwarder::Impl::publish_status() {
   status_.failed_by_code = told_.failed_by_code;
   status_.buried_by_reason = told_.buried_by_reason;
   status_.rebuilds_by_reason = told_.rebuilds_by_reason;
-  for (const spool::Seq seq : filtered_now_) receipts_.filtered(seq);
-  filtered_now_.clear();
 }
 
 }  // namespace signal_agent::forward

@@ -481,6 +481,31 @@ TEST_F(Delivery, LiveEventsAreToldOnlyWhileWatched) {
   EXPECT_EQ(page.events[0].integration, "int_1");
 }
 
+TEST(DeliveryThreads, APauseIsInForceWhenItReturns) {
+  testing::ModelDisk("threads").erase();
+  spool::Spool::Options options;
+  options.dir = "threads";
+  auto spool = *spool::Spool::open(std::move(options));
+  LiveFeed live;
+  testing::FakeCluster cluster(system_clock());
+  Forwarder::Options one;
+  one.name = "one";
+  one.config.topic = "events";
+  one.cursor = spool->attach(one.name, spool::Start::kOldest)->id;
+  one.producers = cluster.factory();
+  Forwarder forwarder(std::move(one), *spool, live);
+  forwarder.start();
+  for (int i = 0; i < 20; ++i) {
+    forwarder.set_paused(true);
+    EXPECT_EQ(forwarder.status().state, DeliveryState::kPaused);
+    forwarder.set_paused(false);
+    EXPECT_NE(forwarder.status().state, DeliveryState::kPaused);
+  }
+  forwarder.stop(std::chrono::seconds(30));
+  forwarder.set_paused(true);  // nobody is there to obey: it does not wait
+  spool->close();
+}
+
 TEST(DeliveryThreads, OneIntegrationThatIsDownDoesNotHoldUpAnother) {
   testing::ModelDisk("threads").erase();
   spool::Spool::Options options;
@@ -510,14 +535,14 @@ TEST(DeliveryThreads, OneIntegrationThatIsDownDoesNotHoldUpAnother) {
     for (int j = 0; j < 100; ++j) batch.add(event);
     spool->append(std::move(batch), [](Result<spool::Appended> done) { EXPECT_TRUE(done); });
   }
-  const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(60);
   while (spool->cursor(cursors[0])->books.acked < 2000 &&
          std::chrono::steady_clock::now() < give_up) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   EXPECT_EQ(spool->cursor(cursors[0])->books.acked, 2000u);
   EXPECT_EQ(spool->cursor(cursors[1])->books.pending, 2000u);
-  EXPECT_TRUE(forwarders[0]->stop(std::chrono::seconds(5)));
+  EXPECT_TRUE(forwarders[0]->stop(std::chrono::seconds(60)));
   EXPECT_FALSE(forwarders[1]->stop(std::chrono::milliseconds(50)));
   forwarders.clear();
   spool->close();
