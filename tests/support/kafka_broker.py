@@ -73,25 +73,29 @@ def fetch():
     return f"{CACHE / 'classes'}:{CACHE / 'jars'}/*"
 
 
+_reserved = []  # Unix sockets without a file, one for each port this process was given
+
+
 def free_ports(count):
     """Ports below the ephemeral range: while a broker is down, no outgoing connection may be given
-    its port as a source port, else the restart on the same port fails."""
-    held = []
+    its port as a source port, else the restart on the same port fails. They stay reserved among all
+    that ask here, in other processes too, until this one ends."""
+    ports = []
     for _ in range(1000):
-        candidate = socket.socket()
-        try:
-            candidate.bind(("127.0.0.1", random.SystemRandom().randint(15000, 31999)))
-            held.append(candidate)
-        except OSError:
-            candidate.close()
-        if len(held) == count:
-            break
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    if len(ports) != count:
-        raise BrokerError("no free ports")
-    return ports
+        port = random.SystemRandom().randint(15000, 31999)
+        with socket.socket() as candidate, contextlib.suppress(OSError):
+            candidate.bind(("127.0.0.1", port))
+            mark = socket.socket(socket.AF_UNIX)
+            try:
+                mark.bind(f"\0signal-agent-test-port-{port}")
+            except OSError:
+                mark.close()
+                continue
+            _reserved.append(mark)
+            ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise BrokerError("no free ports")
 
 
 def make_certificates(directory):
