@@ -10,6 +10,9 @@ export const kDesktop = { width: 1280, height: 900 };
 export const kPhone = { width: 390, height: 844 };
 export const kSmallest = { width: 320, height: 640 };
 
+/// A bound for what is broken, not a promise: a machine that runs other tests may be slow.
+const kPatience = 60_000;
+
 export const launch = () =>
   chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
@@ -20,7 +23,7 @@ export const launch = () =>
 /// a script error or a refusal by the content policy fails the test in `quiet`.
 export async function open(browser, url, { dark = false, viewport = kDesktop, ...more } = {}) {
   const context = await browser.newContext({ viewport, colorScheme: dark ? "dark" : "light", reducedMotion: "reduce", ...more });
-  context.setDefaultTimeout(10_000);
+  context.setDefaultTimeout(kPatience);
   const page = await context.newPage();
   const complaints = [];
   page.on("pageerror", (error) => complaints.push(`script error: ${error.message}`));
@@ -66,7 +69,7 @@ export async function accessible(page, what) {
 }
 
 /// The page renders once a frame: reads until it shows `wanted`, then asserts, so that a fault shows both.
-export async function becomes(read, wanted, ms = 15_000) {
+export async function becomes(read, wanted, ms = kPatience) {
   const end = Date.now() + ms;
   let seen = await read();
   while (seen !== wanted && Date.now() < end) {
@@ -77,12 +80,12 @@ export async function becomes(read, wanted, ms = 15_000) {
 }
 
 /// Waits until `probe` answers something true; the message says what was waited for.
-export async function until(what, probe, ms = 15_000) {
+export async function until(what, probe, { ms = kPatience, every = 50 } = {}) {
   const end = Date.now() + ms;
   for (;;) {
     const answer = await probe();
     if (answer) return answer;
     if (Date.now() > end) assert.fail(`not within ${ms} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    await new Promise((resolve) => setTimeout(resolve, every));
   }
 }
