@@ -3,6 +3,7 @@
 The agent is the built binary (environment SIGNAL_AGENT), driven as an operator would: a config
 file, its log, its ports. The witness is the broker, read back by an independent client.
 """
+import contextlib
 import ctypes
 import http.client
 import json
@@ -13,6 +14,8 @@ import re
 import resource
 import shutil
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -29,11 +32,12 @@ from kafka_broker import Broker  # noqa: E402
 
 BINARY = pathlib.Path(os.environ.get("SIGNAL_AGENT", ROOT / "build" / "release" / "signal-agent"))
 FULL_PROOF = os.environ.get("SIGNAL_AGENT_PROOF") == "full"
-START_SECONDS = 60
+START_SECONDS = 120
 
 
-def wait_until(condition, what, seconds=60, every=0.02):
-    """Polls until `condition()` is true and returns its value; fails naming `what`."""
+def wait_until(condition, what, seconds=120, every=0.02):
+    """Polls until `condition()` is true and returns its value; fails naming `what`. The time is a bound for
+    what is broken, not a promise: a machine that runs other tests beside this one may be slow."""
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
@@ -71,6 +75,17 @@ def plain_integration(broker, topic, name="kafka", **config):
     """The same without TLS and authentication, for what measures speed."""
     return {"catalog": "apache_kafka", "name": name, "config": {
         "bootstrap_servers": broker.plaintext, "topic": topic, "security_protocol": "PLAINTEXT", **config}}
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost", timeout=60)
+        self.path = str(path)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
 
 
 class Agent:
@@ -181,6 +196,40 @@ class Agent:
         finally:
             connection.close()
 
+    def api(self, method, path, body=None):
+        """One call of the management API, over its Unix socket: on TCP a test that waits would meet the rate
+        limit. Returns (status, decoded answer)."""
+        connection = UnixConnection(self.directory / "admin.sock")
+        try:
+            connection.request(method, path, body=None if body is None else json.dumps(body))
+            answer = connection.getresponse()
+            text = answer.read()
+            return answer.status, json.loads(text) if text else None
+        finally:
+            connection.close()
+
+    def wait_answers(self, path, status):
+        """Until GET is answered so. An agent that reopens its spool breaks the connections it has."""
+        last = []
+
+        def answered():
+            try:
+                last[:] = self.get(path)
+            except (OSError, http.client.HTTPException) as error:
+                last[:] = [repr(error)]
+            return last[0] == status
+        wait_until(answered, lambda: f"{path} answers {status}: {last}\n{self.log_tail()}")
+
+    def state_files(self):
+        """(path, lstat) of every file of the state directory. Some come and go while one looks."""
+        for folder, _, names in os.walk(self.state_dir):
+            for name in names:
+                path = pathlib.Path(folder) / name
+                with contextlib.suppress(FileNotFoundError):  # gone since it was listed
+                    status = path.lstat()
+                    if stat.S_ISREG(status.st_mode):
+                        yield path, status
+
     def spool_state(self):
         return next(dict(key[1:])["state"] for key, value in self.metrics().items()
                     if key[0] == "signal_agent_spool_state" and value == 1)
@@ -211,7 +260,7 @@ class Agent:
             scrape.clear()
             scrape.update(self.metrics())
             return ("signal_agent_events_stored_total", label) in scrape
-        wait_until(opened, lambda: f"books of {name} in /metrics\n{self.log_tail()}", 30)
+        wait_until(opened, lambda: f"books of {name} in /metrics\n{self.log_tail()}")
 
         def of(metric):
             return int(scrape[f"signal_agent_events_{metric}", label])
@@ -232,6 +281,18 @@ class Agent:
     def cpu_seconds(self):
         fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def wait_idle(self, seconds):
+        """Until it used less than 3 % of a core for so long; returns the share. It may have had something to
+        finish: three looks are enough for that, and not for one that never rests."""
+        shares = []
+        for _ in range(3):
+            before, start = self.cpu_seconds(), time.monotonic()
+            time.sleep(seconds)
+            shares.append((self.cpu_seconds() - before) / (time.monotonic() - start))
+            if shares[-1] < 0.03:
+                return shares[-1]
+        raise AssertionError(f"not idle, shares of a core: {shares}\n{self.log_tail()}")
 
     def anonymous_bytes(self):
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()

@@ -3,6 +3,7 @@
 code, problem and remedy; nothing is lost or reordered; and when the cause is gone everything is
 delivered without a restart.
 """
+import contextlib
 import json
 import socket
 import threading
@@ -10,17 +11,16 @@ import time
 
 import harness
 from harness import BrokerCase, check, integration, make_event, wait_until
-from kafka_broker import free_ports
-
 QUICK = {"delivery.provenance_headers": True, "delivery.auth_grace": "2s"}
 
 
 class BlackHole(threading.Thread):
     """Accepts connections, as many as come, and never says a word."""
 
-    def __init__(self, address):
+    def __init__(self):
         super().__init__(daemon=True)
-        self._listener = socket.create_server(address)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = "%s:%d" % self._listener.getsockname()
         self._kept = []
         self.start()
 
@@ -59,18 +59,18 @@ class Failures(BrokerCase):
         done = agent.command("status", "--json")
         return json.loads(done.stdout)["integrations"][0]
 
-    def wait_for_failure(self, agent, code, problem, seconds=60):
+    def wait_for_failure(self, agent, code, problem):
         """Waits until the operator is told `code`, everywhere in the same words."""
         def told():
             failure = self.shown(agent)["failure"]
-            return failure if failure and failure["code"] == code else None
-        failure = wait_until(told, lambda: f"{code}, told is {self.shown(agent)['failure']}\n{agent.log_tail()}",
-                             seconds, 0.2)
+            if not failure or failure["code"] != code:
+                return None
+            return failure if failure["remedy"].split(".")[0] in agent.command("status").stdout else None
+        failure = wait_until(told, lambda: f"{code}, told is {self.shown(agent)['failure']}\n"
+                             f"{agent.command('status').stdout}\n{agent.log_tail()}", every=0.2)
         self.assertIn(problem, failure["problem"])
         self.assertTrue(failure["causes"] and failure["remedy"] and failure["seen"] and failure["since"], failure)
-        sentence = agent.command("status")
-        self.assertIn(failure["remedy"].split(".")[0], sentence.stdout)
-        wait_until(lambda: code in agent.log(), f"{code} in the log", 10)
+        wait_until(lambda: code in agent.log(), f"{code} in the log")
         self.assertNotIn(self.secret.read_text(), agent.log())
         return failure
 
@@ -85,36 +85,34 @@ class Failures(BrokerCase):
             members = agent.balance()
             return members if members["pending"] == 0 and members["buried"] == 0 else None
         members = wait_until(done, lambda: f"all delivered: {agent.balance()} {self.shown(agent)['failure']}\n"
-                             f"{agent.log_tail()}", 120, 0.1)
+                             f"{agent.log_tail()}", every=0.1)
         verdict = check(self.records(topic), senders, self.PARTITIONS, crashes=crashes)
         self.assertEqual(members["acked"], verdict.events)
-        self.assertIsNone(wait_until(lambda: [self.shown(agent)["failure"]] if not self.shown(agent)["failure"] else None,
-                                     "no failure any more", 30)[0])
+        wait_until(lambda: self.shown(agent)["failure"] is None, "no failure any more")
         return verdict
 
     def sent(self, agent, seed=1, limit=300):
         """So many events, answered."""
         load = self.load(agent, seed, limit=limit)
-        load.join(60)
+        load.join(120)
         load.stop()
         return load
 
     # no connection
 
     def test_an_address_where_nothing_listens(self):
-        port = free_ports(1)[0]
-        agent = self.agent([self.integration(bootstrap_servers=f"127.0.0.1:{port}")], QUICK).start()
+        unused = self.enterContext(socket.socket())
+        unused.bind(("127.0.0.1", 0))  # and never listens: nobody else can get this port
+        agent = self.agent([self.integration(bootstrap_servers="%s:%d" % unused.getsockname())], QUICK).start()
         load = self.sent(agent)
         self.wait_for_failure(agent, "CONNECTION_FAILED", "Connection timeout")
         self.repair(agent, load)
 
     def test_a_black_hole_that_accepts_and_never_answers(self):
-        address = ("127.0.0.1", free_ports(1)[0])
-        hole = BlackHole(address)
-        self.addCleanup(hole.close)
-        agent = self.agent([self.integration(bootstrap_servers="%s:%d" % address)], QUICK).start()
+        hole = self.enterContext(contextlib.closing(BlackHole()))
+        agent = self.agent([self.integration(bootstrap_servers=hole.address)], QUICK).start()
         load = self.sent(agent)
-        self.wait_for_failure(agent, "CONNECTION_FAILED", "Connection timeout", 90)
+        self.wait_for_failure(agent, "CONNECTION_FAILED", "Connection timeout")
         self.repair(agent, load)
 
     def test_a_name_that_does_not_resolve(self):
@@ -145,15 +143,14 @@ class Failures(BrokerCase):
         agent = self.agent([self.integration()], QUICK).start()
         load = self.sent(agent)
         self.wait_for_failure(agent, "AUTHENTICATION_FAILED", "Authentication failure")
-        wait_until(lambda: self.shown(agent)["state"] in ("halted", "probing"), "halted", 30)
+        wait_until(lambda: self.shown(agent)["state"] in ("halted", "probing"), "halted")
         self.assertLessEqual(agent.balance()["buried"], 1)
         for letter in self.dead(agent):
             self.assertEqual((letter["reason"], letter["code"]), ("authentication", "AUTHENTICATION_FAILED"))
         later = self.sent(agent, seed=2)  # intake goes on
-        cpu, lines, began = agent.cpu_seconds(), agent.log().count("\n"), time.monotonic()
-        time.sleep(10)
-        load_of_a_core = (agent.cpu_seconds() - cpu) / (time.monotonic() - began)
-        self.assertLess(load_of_a_core, 0.03, "an agent with an open circuit idles")
+        agent.wait_idle(5)
+        lines = agent.log().count("\n")
+        time.sleep(10)  # an open circuit is quiet, too
         self.assertLess(agent.log().count("\n") - lines, 10, agent.log_tail())
         self.set_secret(self.broker.password("agent"))  # noticed without any signal
         self.assertEqual(self.delivered(agent, [load, later], crashes=1).copies, 0)
@@ -168,7 +165,7 @@ class Failures(BrokerCase):
         wait_until(lambda: agent.balance()["acked"] > 200, "deliveries with the first key")
         self.broker.set_user("rotated", "second-secret")
         self.wait_for_failure(agent, "CREDENTIALS_REVOKED", "API key expired or revoked")
-        wait_until(lambda: self.shown(agent)["state"] in ("halted", "probing"), "halted", 60)
+        wait_until(lambda: self.shown(agent)["state"] in ("halted", "probing"), "halted")
         self.assertLessEqual(agent.balance()["buried"], 500)
         self.set_secret("second-secret")
         load.stop()
@@ -217,7 +214,7 @@ class Failures(BrokerCase):
         self.broker.grant("agent", missing)
         agent = self.agent([self.integration(topic=missing)], QUICK).start()
         load = self.sent(agent)
-        self.wait_for_failure(agent, "UNKNOWN_TOPIC_OR_PARTITION", "UnknownTopicOrPartition", 15)
+        self.wait_for_failure(agent, "UNKNOWN_TOPIC_OR_PARTITION", "UnknownTopicOrPartition")
         self.assertEqual(self.dead(agent), [])
         time.sleep(15)  # canaries are refused by the library itself, again and again
         self.assertIsNone(agent.process.poll())
@@ -230,12 +227,12 @@ class Failures(BrokerCase):
         agent.wait_drained()
         self.broker.delete_topic(self.topic)
         load = self.sent(agent, seed=8)
-        self.wait_for_failure(agent, "UNKNOWN_TOPIC_OR_PARTITION", "UnknownTopicOrPartition", 60)
+        self.wait_for_failure(agent, "UNKNOWN_TOPIC_OR_PARTITION", "UnknownTopicOrPartition")
         self.assertEqual(self.dead(agent), [])
         acked = agent.balance()["acked"]
         self.broker.create_topic(self.topic, self.PARTITIONS)
         wait_until(lambda: agent.balance()["pending"] == 0,
-                   lambda: f"all delivered: {agent.balance()}\n{agent.log_tail()}", 120, 0.1)
+                   lambda: f"all delivered: {agent.balance()}\n{agent.log_tail()}", every=0.1)
         verdict = check(self.records(), [load], self.PARTITIONS, crashes=1)
         self.assertEqual((verdict.events, verdict.copies), (agent.balance()["acked"] - acked, 0))
 
@@ -257,7 +254,7 @@ class Failures(BrokerCase):
         def settled():
             members = agent.balance()
             return members["pending"] == 0 and members["buried"] == 1
-        wait_until(settled, lambda: f"one parked: {agent.balance()}\n{agent.log_tail()}", 90)
+        wait_until(settled, lambda: f"one parked: {agent.balance()}\n{agent.log_tail()}")
         letters = self.dead(agent)
         self.assertEqual([(letter["reason"], letter["code"]) for letter in letters], [("size", "MESSAGE_TOO_LARGE")])
         seq = letters[0]["seq"]
@@ -268,7 +265,7 @@ class Failures(BrokerCase):
         self.broker.configure_topic(self.topic, max_message_bytes=1_000_000)
         done = agent.command("dead-letters", "replay", str(seq))
         self.assertEqual(done.returncode, 0, done.stderr)
-        wait_until(lambda: agent.balance()["buried"] == 0, lambda: f"replayed: {agent.balance()}\n{agent.log_tail()}", 60)
+        wait_until(lambda: agent.balance()["buried"] == 0, lambda: f"replayed: {agent.balance()}\n{agent.log_tail()}")
         last = [record for record in self.records() if record.value == large.raw]
         self.assertEqual(len(last), 1)
 

@@ -23,7 +23,7 @@ class Lifecycle(BrokerCase):
             wait_until(lambda: self.broker.count(self.topic) > start + 300, "delivery")
             began = time.monotonic()
             self.assertEqual(agent.terminate(), 0)
-            self.assertLess(time.monotonic() - began, 12)
+            self.assertLess(time.monotonic() - began, 30)
             agent.start()
         for sender in senders:
             sender.stop()
@@ -40,7 +40,7 @@ class Lifecycle(BrokerCase):
         time.sleep(1)
         began = time.monotonic()
         self.assertEqual(agent.terminate(), 0)
-        self.assertLess(time.monotonic() - began, 6)
+        self.assertLess(time.monotonic() - began, 9, "the default deadline is 10 s")
         agent.start()
         sender.stop()
         self.broker.start()
@@ -70,7 +70,7 @@ class Lifecycle(BrokerCase):
             pass
         self.assertTrue(seen <= {(503, "SHUTTING_DOWN", True)}, seen)
         self.broker.resume()
-        self.assertEqual(agent.process.wait(30), 0)
+        self.assertEqual(agent.process.wait(120), 0)
 
     def test_a_reload_brings_new_keys_and_keeps_the_old_ones_when_the_file_is_wrong(self):
         agent = self.agent(keys=[{"name": "one", "key": "k-one"}]).start()
@@ -131,18 +131,18 @@ class Lifecycle(BrokerCase):
         one["config"]["sasl_password"] = {"file": str(secret)}
         agent = self.agent([one], SETTINGS).start()
         first = self.load(agent, 1, limit=200)
-        first.join(30)
+        first.join(120)
         first.stop()
         agent.wait_drained()
         self.addCleanup(self.broker.set_user, "agent", "agent-secret")
         self.broker.set_user("agent", "rotated")
         secret.write_text("rotated")
         agent.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: agent.metrics()[("signal_agent_config_reload_success",)] == 1, "reloaded")
+        wait_until(lambda: 'msg="configuration reloaded"' in agent.log(), "reloaded")
         self.broker.kill()  # every connection authenticates anew
         self.broker.start()
         second = self.load(agent, 2, limit=200)
-        second.join(30)
+        second.join(120)
         second.stop()
         agent.wait_drained()
         self.assertEqual(check(self.records(), [first, second], self.PARTITIONS).copies, 0)
@@ -156,7 +156,7 @@ class Lifecycle(BrokerCase):
         agent.process.send_signal(signal.SIGHUP)
         wait_until(lambda: ("signal_agent_events_stored_total", ("integration", "added")) in agent.metrics(), "attached")
         sender = self.load(agent, 2, limit=200)
-        sender.join(30)
+        sender.join(120)
         sender.stop()
         agent.wait_drained("added")
         check(self.records(other), [sender], self.PARTITIONS)
@@ -200,12 +200,12 @@ class Lifecycle(BrokerCase):
             done = agent.command("status")
             return done.stdout.splitlines()[0] != well.stdout.splitlines()[0] and \
                 re.search("CONNECTION_FAILED|BROKER_UNAVAILABLE|NOT_DELIVERING", done.stdout)
-        wait_until(says_so, lambda: f"status tells of the outage: {agent.command('status').stdout}", 75, 0.5)
+        wait_until(says_so, lambda: f"status tells of the outage: {agent.command('status').stdout}", every=0.5)
         self.broker.start()
         agent.wait_drained()
         wait_until(lambda: agent.command("status").stdout.splitlines()[0].split(":")[0]
                    == well.stdout.splitlines()[0].split(":")[0],
-                   lambda: f"well again: {agent.command('status').stdout}", 30, 0.5)
+                   lambda: f"well again: {agent.command('status').stdout}", every=0.5)
 
     def test_a_wrong_configuration_is_told_whole_and_exits_78(self):
         agent = self.agent()
@@ -236,9 +236,8 @@ class Lifecycle(BrokerCase):
         self.assertEqual(agent.post("/v1/batch", b'{"type":"page"}')[0], 200)
         agent.wait_drained()
         self.assertEqual(agent.state_dir.stat().st_mode & 0o777, 0o750)
-        for file in agent.state_dir.rglob("*"):
-            if file.is_file():
-                self.assertEqual(file.stat().st_mode & 0o137, 0, f"{file} is open to others")
+        for file, status in agent.state_files():
+            self.assertEqual(status.st_mode & 0o137, 0, f"{file} is open to others")
 
 
 def pathlib_parent(path):

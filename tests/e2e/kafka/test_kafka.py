@@ -22,7 +22,7 @@ import reader  # noqa: E402
 from kafka_broker import Broker, BrokerError, free_ports, make_certificates  # noqa: E402
 
 DRIVER = None
-PATIENCE = 30
+PATIENCE = 90
 AGENT = ("WRITE", "DESCRIBE", "DESCRIBE_CONFIGS")
 
 
@@ -236,11 +236,11 @@ class Delivery(RealBroker):
         try:
             self.driver.order("send", token=1, count=20)
             # An open request is given up after socket.timeout.ms, a new connection after less.
-            self.assertTrue(self.driver.wait_failure("CONNECTION_FAILED", 90), self.driver.health())
+            self.assertTrue(self.driver.wait_failure("CONNECTION_FAILED"), self.driver.health())
             self.assertEqual(self.driver.health()["in_flight"], 20)
         finally:
             self.broker.resume()
-        reports = self.driver.wait_reports(21, 60)
+        reports = self.driver.wait_reports(21)
         self.assertEqual([report["error"] for report in reports], [0] * 21)
         self.assertEqual(len(self.stored()), 21)
 
@@ -261,7 +261,7 @@ class Failures(RealBroker):
         self.driver.ask("credentials", user="agent", password=self.broker.password("agent"))
         began = time.monotonic()
         reports = self.driver.wait_reports(5)
-        self.assertLess(time.monotonic() - began, 3)
+        self.assertLess(time.monotonic() - began, 9, "not only at the library's longest back-off, 10 s")
         self.assertEqual([report["error"] for report in reports], [0] * 5)
         self.assertEqual(len(self.stored()), 5)
         self.assertEqual(self.driver.health()["failure"], "")
@@ -358,8 +358,9 @@ class Failures(RealBroker):
         self.driver.start(self.config())
         self.driver.order("send", token=1)
         self.driver.order("probe")
-        self.assertTrue(self.driver.wait_failure("UNKNOWN_TOPIC_OR_PARTITION", 8), self.driver.health())
-        report = self.driver.wait_reports(1, 60)[0]
+        self.assertTrue(self.driver.wait_failure("UNKNOWN_TOPIC_OR_PARTITION"), self.driver.health())
+        self.assertEqual(self.driver.reports, [], "the report said it first")
+        report = self.driver.wait_reports(1)[0]
         self.assertEqual((report["class"], report["code"], report["persisted"]),
                          ("topic_missing", "UNKNOWN_TOPIC_OR_PARTITION", "no"))
         self.broker.create_topic(self.topic, partitions=1)
@@ -369,7 +370,7 @@ class Failures(RealBroker):
             self.driver.order("send", token=2)
             time.sleep(0.5)
             return any(each["error"] == 0 for each in self.driver.reports)
-        self.assertTrue(eventually(accepted, 60))
+        self.assertTrue(eventually(accepted))
 
     def test_large_records_take_their_whole_batch_with_them(self):
         self.broker.create_topic(self.topic, partitions=1, writer="agent", config={"max.message.bytes": "20000"})

@@ -91,7 +91,7 @@ class Booted:
         self.process = subprocess.Popen(["bash", "-ceu", enter, PIVOT, str(self.root)], stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         try:
-            self.pid = wait_until(self._child, "the system's first process", 30)
+            self.pid = wait_until(self._child, "the system's first process")
             wait_until(lambda: self._try("systemctl", "is-system-running").stdout.strip() in ("running", "degraded"),
                        lambda: f"booted: {self._state()}", 120, 0.1)
         except BaseException:
@@ -156,5 +156,5 @@ class Booted:
                 with contextlib.suppress(OSError):
                     self.cgroup.rmdir()
                 return not self.cgroup.exists()
-            wait_until(gone, f"{self.cgroup} gone", 30, 0.1)
+            wait_until(gone, f"{self.cgroup} gone", every=0.1)
         shutil.rmtree(self.root, ignore_errors=True)

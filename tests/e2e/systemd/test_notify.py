@@ -36,7 +36,7 @@ class Notify(unittest.TestCase):
             return word in self.heard
 
     def wait_told(self, word):
-        wait_until(lambda: self.told(word), lambda: f"{word}; heard {self.heard}\n{self.agent.log_tail()}", 60, 0.001)
+        wait_until(lambda: self.told(word), lambda: f"{word}; heard {self.heard}\n{self.agent.log_tail()}", every=0.001)
 
     def post(self):
         return self.agent.post("/v1/batch", EVENT)[0]
@@ -57,9 +57,9 @@ class Notify(unittest.TestCase):
         current.write_text("nonsense\n")
 
         self.agent.start(wait=False)
-        wait_until(lambda: "spool failed" in self.agent.log() and self.agent.listens(), self.agent.log_tail, 60, 0.05)
+        wait_until(lambda: "spool failed" in self.agent.log() and self.agent.listens(), self.agent.log_tail)
         self.agent.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: "configuration reloaded" in self.agent.log(), self.agent.log_tail, 60, 0.05)
+        wait_until(lambda: "configuration reloaded" in self.agent.log(), self.agent.log_tail)
         self.assertEqual(self.post(), 503)
         self.assertFalse(self.told("READY=1"), self.heard)
 

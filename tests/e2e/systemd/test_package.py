@@ -78,8 +78,8 @@ class Package(unittest.TestCase):
         return self.show("ActiveState") == "active"
 
     def wait_active(self):
-        wait_until(self.active, lambda: f"signal-agent active\n{self.system.journal()}", 60, 0.1)
-        wait_until(self.answers, lambda: f"signal-agent answers\n{self.system.journal()}", 60, 0.1)
+        wait_until(self.active, lambda: f"signal-agent active\n{self.system.journal()}", every=0.1)
+        wait_until(self.answers, lambda: f"signal-agent answers\n{self.system.journal()}", every=0.1)
 
     @staticmethod
     def answers():
@@ -131,7 +131,7 @@ class Package(unittest.TestCase):
         def values():
             return [record.value.decode() for record in reader.read(self.broker.plaintext, TOPIC)]
         wait_until(lambda: len(values()) >= len(self.sent), lambda: f"{len(self.sent)} delivered\n{self.system.journal()}",
-                   90, 0.5)
+                   every=0.5)
         self.assertEqual(values(), self.sent)
 
     # the story
@@ -184,7 +184,7 @@ class Package(unittest.TestCase):
     def test_05_kill_9_is_repaired_within_seconds_and_loses_nothing(self):
         pid = self.show("MainPID")
         self.system.run("kill", "-9", pid)
-        wait_until(lambda: self.show("MainPID") not in (pid, "0"), "a new process", 30, 0.1)
+        wait_until(lambda: self.show("MainPID") not in (pid, "0"), "a new process", every=0.1)
         self.wait_active()
         self.post(2)
         self.wait_delivered()
@@ -198,7 +198,7 @@ class Package(unittest.TestCase):
         self.wait_active()
         pid = self.show("MainPID")
         self.system.run("kill", "-STOP", pid)
-        wait_until(lambda: self.show("MainPID") not in (pid, "0"), lambda: f"replaced\n{self.system.journal()}", 60, 0.2)
+        wait_until(lambda: self.show("MainPID") not in (pid, "0"), lambda: f"replaced\n{self.system.journal()}", every=0.2)
         self.wait_active()
         self.system.path("/etc/systemd/system/signal-agent.service.d/quick.conf").unlink()
         self.system.run("systemctl", "daemon-reload")
@@ -221,11 +221,11 @@ class Package(unittest.TestCase):
         stop, sender = threading.Event(), concurrent.futures.ThreadPoolExecutor(1)
         load = sender.submit(self.post_until, stop)
         try:
-            wait_until(lambda: load.done() or len(self.sent) > 200, "load", 60, 0.05)
+            wait_until(lambda: load.done() or len(self.sent) > 200, "load", every=0.05)
             self.install(newer(self.deb, pathlib.Path(tempfile.mkdtemp(dir=self.folder))))
             self.wait_active()
             here = len(self.sent)
-            wait_until(lambda: load.done() or len(self.sent) > here + 200, "load after the upgrade", 60, 0.05)
+            wait_until(lambda: load.done() or len(self.sent) > here + 200, "load after the upgrade", every=0.05)
         finally:
             stop.set()
             sender.shutdown()
