@@ -426,7 +426,7 @@ TEST_F(AdminTest, AStopEndsAConnectionTestUnderWay) {
   std::promise<void> under_way;
   during_preflight = [&](const kafka::PreflightOptions& options) {
     under_way.set_value();
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
     while (!options.stop.stop_requested() && std::chrono::steady_clock::now() < deadline) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
@@ -485,7 +485,7 @@ TEST_F(AdminTest, LiveEventsAreStreamedInTheDescribedShape) {
   EXPECT_EQ(events[1]["integration_name"], "Kafka");
   EXPECT_EQ(events[1]["name"], "Order\n\"Completed\"");
   stream->close();
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
   while (agent.feed.watched() && std::chrono::steady_clock::now() < deadline) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }

@@ -228,7 +228,7 @@ TEST_F(DeadLetterTest, AReceiptKnowsWhatTheForwarderDidWithAnEvent) {
   options.cursor = cursor_id;
   options.producers = cluster.factory();
   agent.deliverer = std::make_shared<forward::Forwarder>(std::move(options), *spool, agent.feed);
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
   while (spool->cursor(cursor_id)->books.pending > 0) {
     ASSERT_LT(std::chrono::steady_clock::now(), deadline);
     agent.deliverer->step();

@@ -167,7 +167,7 @@ std::string FakeStream::text() const {
 }
 
 bool FakeStream::wait_for(const std::string& part) const {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
   while (text().find(part) == std::string::npos) {
     if (std::chrono::steady_clock::now() > deadline) return false;
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
@@ -196,7 +196,7 @@ class FakeSink final : public http::Responder::Sink {
 
   http::Response wait() {
     std::unique_lock lock(mutex_);
-    if (!changed_.wait_for(lock, std::chrono::seconds(30), [&] { return response_.has_value(); })) {
+    if (!changed_.wait_for(lock, std::chrono::seconds(60), [&] { return response_.has_value(); })) {
       ADD_FAILURE() << "no answer";
       return {};
     }

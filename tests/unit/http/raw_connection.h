@@ -65,7 +65,7 @@ class RawConnection {
   void end_sending() { ::shutdown(fd_, SHUT_WR); }
 
   /// More bytes from the other side; false when it ended or nothing came in time.
-  bool receive_some(std::chrono::milliseconds patience = std::chrono::seconds(10)) {
+  bool receive_some(std::chrono::milliseconds patience = std::chrono::seconds(60)) {
     pollfd readable{fd_, POLLIN, 0};
     if (::poll(&readable, 1, static_cast<int>(patience.count())) <= 0) return false;
     char bytes[64 * 1024];

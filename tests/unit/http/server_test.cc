@@ -566,21 +566,6 @@ TEST_F(ServerTest, AClientThatGoesOnSendingAfterItsRefusalIsCutOff) {
   EXPECT_LT(sent, 1000);
 }
 
-TEST_F(ServerTest, ABodyThatKeepsTheMinimumRateMayTakeLong) {
-  options_.limits.body_window = 400ms;
-  options_.limits.body_min_bytes = 10;
-  start();
-  RawConnection client(address());
-  client.send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n");
-  for (int i = 0; i < 10; ++i) {
-    std::this_thread::sleep_for(80ms);  // the pace is what is tested: 800 ms in all
-    ASSERT_TRUE(client.send("0123456789"));
-  }
-  const auto answer = client.answer();
-  ASSERT_TRUE(answer.has_value());
-  EXPECT_EQ(answer->status, 200);
-}
-
 TEST_F(ServerTest, IdleConnectionsEnd) {
   options_.limits.idle = 200ms;
   start();
@@ -610,7 +595,7 @@ TEST_F(ServerTest, AClientThatTakesNoAnswersIsCutOff) {
   RawConnection client(address());
   client.send(post("/echo", std::string(7 * kMiB, 'x')));  // far beyond both socket buffers
   std::size_t connections = 1;
-  const auto until = std::chrono::steady_clock::now() + 10s;
+  const auto until = std::chrono::steady_clock::now() + 60s;
   while (connections != 0 && std::chrono::steady_clock::now() < until) {
     std::this_thread::sleep_for(10ms);
     connections = server_->stats().connections;
@@ -709,7 +694,7 @@ TEST_F(ServerTest, AStreamLearnsThatItsClientLeft) {
     client.send("GET /stream HTTP/1.1\r\nHost: x\r\n\r\n");
     stream = wait_stream();
   }
-  const auto until = std::chrono::steady_clock::now() + 10s;
+  const auto until = std::chrono::steady_clock::now() + 60s;
   while (!stream->closed() && std::chrono::steady_clock::now() < until) {
     std::this_thread::sleep_for(5ms);
   }
@@ -725,7 +710,7 @@ TEST_F(ServerTest, StopWaitsForTheRequestsUnderWay) {
   idle.send("GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
   ASSERT_TRUE(idle.answer().has_value());
   const ListenAddress where = address();
-  auto stopped = std::async(std::launch::async, [this] { server_->stop(10s); });
+  auto stopped = std::async(std::launch::async, [this] { server_->stop(60s); });
   EXPECT_TRUE(idle.ends());
   EXPECT_FALSE(RawConnection(where).connected());
   answer_held(0, "done");
@@ -733,7 +718,7 @@ TEST_F(ServerTest, StopWaitsForTheRequestsUnderWay) {
   ASSERT_TRUE(answer.has_value());
   EXPECT_EQ(answer->body, "done");
   EXPECT_TRUE(answer->has("Connection: close"));
-  EXPECT_EQ(stopped.wait_for(5s), std::future_status::ready);
+  EXPECT_EQ(stopped.wait_for(60s), std::future_status::ready);
 }
 
 TEST_F(ServerTest, StopGivesUpAtItsDeadlineAndLateAnswersAreHarmless) {
@@ -861,7 +846,7 @@ class TlsTest : public ServerTest {
     options_.tls.private_key = dir_ + "/key.pem";
   }
   std::string curl(const std::string& arguments) {
-    const std::string command = "curl -sS --max-time 10 --cacert " + dir_ + "/cert.pem " +
+    const std::string command = "curl -sS --max-time 60 --cacert " + dir_ + "/cert.pem " +
                                 arguments + " https://127.0.0.1:" + std::to_string(address().port);
     return run(command);
   }
@@ -881,7 +866,7 @@ TEST_F(TlsTest, ServesOverTlsAndRereadsItsCertificate) {
   start();
   EXPECT_THAT(curl("-o /dev/null -o /dev/null -w '%{http_code}\\n' "), HasSubstr("404"));
   const std::string url = " https://127.0.0.1:" + std::to_string(address().port) + "/echo";
-  EXPECT_EQ(run("head -c 300000 /dev/zero | tr '\\0' x | curl -sS --max-time 10 --cacert " + dir_ +
+  EXPECT_EQ(run("head -c 300000 /dev/zero | tr '\\0' x | curl -sS --max-time 60 --cacert " + dir_ +
                 "/cert.pem --data-binary @- " + url + " | wc -c"),
             "300000\n");
   const std::string subject =
@@ -961,7 +946,7 @@ TEST_F(ServerTest, TheClientReconnectsWhenTheServerEndedAnIdleConnection) {
   start();
   Client client(address());
   ASSERT_TRUE(client.request("POST", "/echo", "one").has_value());
-  const auto until = std::chrono::steady_clock::now() + 10s;
+  const auto until = std::chrono::steady_clock::now() + 60s;
   while (server_->stats().connections != 0 && std::chrono::steady_clock::now() < until) {
     std::this_thread::sleep_for(5ms);
   }

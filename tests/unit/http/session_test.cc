@@ -241,7 +241,7 @@ TEST_F(SessionTest, EveryWindowMustSeeItsBytesOfABody) {
     start();
     send(chunked ? "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nFFFF\r\n"
                  : post("/echo", 0xFFFF));
-    for (int i = 0; i < 3; ++i) {  // kept
+    for (int i = 0; i < 3; ++i) {  // kept: however long the whole body takes
       site_->now += 30s;
       EXPECT_FALSE(session_->refuse_slow_body());
       send(std::string(1000, 'x'));

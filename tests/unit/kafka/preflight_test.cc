@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -54,12 +55,24 @@ class BlackHole {
   ~BlackHole() { close(); }
   void close() {
     if (descriptor_ >= 0) ::close(std::exchange(descriptor_, -1));
+    if (heard_ >= 0) ::close(std::exchange(heard_, -1));
+  }
+  /// Waits until somebody has connected and said something; keeps the connection. False when nobody
+  /// does.
+  bool hears() {
+    pollfd waiting{descriptor_, POLLIN, 0};
+    if (::poll(&waiting, 1, kPatienceMs) <= 0) return false;
+    heard_ = ::accept4(descriptor_, nullptr, nullptr, SOCK_CLOEXEC);
+    waiting = {heard_, POLLIN, 0};
+    return heard_ >= 0 && ::poll(&waiting, 1, kPatienceMs) > 0;
   }
   std::string server() const { return "127.0.0.1:" + port_; }
   const std::string& port() const { return port_; }
 
  private:
+  static constexpr int kPatienceMs = 60'000;
   int descriptor_;
+  int heard_ = -1;
   std::string port_;
 };
 
@@ -90,14 +103,14 @@ TEST(Reach, ANameThatCannotExistIsTheResolversRefusal) {
 TEST(Reach, ALookupEndsAtItsDeadline) {
   const auto began = steady_clock::now();
   ASSERT_FALSE(resolve({"no-such-host.invalid", "9092"}, began));
-  EXPECT_LT(steady_clock::now() - began, 2s);
+  EXPECT_LT(steady_clock::now() - began, 20s);
 }
 
 TEST(Reach, ARefusedPortIsNamedWithItsAddress) {
   BlackHole hole;
   const std::string port = hole.port();
   hole.close();
-  const auto connection = connect({"localhost", port}, {"127.0.0.1"}, steady_clock::now() + 5s);
+  const auto connection = connect({"localhost", port}, {"127.0.0.1"}, steady_clock::now() + 30s);
   ASSERT_FALSE(connection);
   EXPECT_THAT(connection.error().message, HasSubstr("localhost:" + port));
   EXPECT_THAT(connection.error().message, HasSubstr("refused"));
@@ -106,7 +119,7 @@ TEST(Reach, ARefusedPortIsNamedWithItsAddress) {
 TEST(Reach, TheNextAddressIsTriedWhenOneRefuses) {
   BlackHole hole;  // listens on 127.0.0.1 alone
   const auto connection =
-      connect({"localhost", hole.port()}, {"127.0.0.2", "127.0.0.1"}, steady_clock::now() + 5s);
+      connect({"localhost", hole.port()}, {"127.0.0.2", "127.0.0.1"}, steady_clock::now() + 30s);
   ASSERT_TRUE(connection) << connection.error().message;
   EXPECT_EQ(connection->address(), "127.0.0.1");
 }
@@ -114,19 +127,19 @@ TEST(Reach, TheNextAddressIsTriedWhenOneRefuses) {
 TEST(Reach, AHandshakeWithSomethingThatNeverAnswersEndsAtItsDeadline) {
   BlackHole hole;
   const Endpoint endpoint{"127.0.0.1", hole.port()};
-  const auto connection = connect(endpoint, {"127.0.0.1"}, steady_clock::now() + 5s);
+  const auto connection = connect(endpoint, {"127.0.0.1"}, steady_clock::now() + 30s);
   ASSERT_TRUE(connection);
   const auto began = steady_clock::now();
   const auto session = tls_handshake(*connection, endpoint, "", began + 300ms);
   ASSERT_FALSE(session);
   EXPECT_THAT(session.error().message, HasSubstr("in time"));
-  EXPECT_LT(steady_clock::now() - began, 3s);
+  EXPECT_LT(steady_clock::now() - began, 20s);
 }
 
 TEST(Reach, ACaFileThatIsMissingIsNamed) {
   BlackHole hole;
   const Endpoint endpoint{"127.0.0.1", hole.port()};
-  const auto connection = connect(endpoint, {"127.0.0.1"}, steady_clock::now() + 5s);
+  const auto connection = connect(endpoint, {"127.0.0.1"}, steady_clock::now() + 30s);
   ASSERT_TRUE(connection);
   const auto session =
       tls_handshake(*connection, endpoint, "/nonexistent/ca.pem", steady_clock::now() + 1s);
@@ -205,23 +218,23 @@ TEST(Preflight, ABlackHoleIsToldWithinTheTimeout) {
   const auto stages = preflight(options);
   EXPECT_EQ(stage(stages, "topic").state, Stage::State::kFailed);
   EXPECT_THAT(stage(stages, "topic").detail, HasSubstr("did not answer in time"));
-  EXPECT_LT(steady_clock::now() - began, 10s);
+  EXPECT_LT(steady_clock::now() - began, 30s);
 }
 
 TEST(Preflight, AStopEndsTheStageUnderWayAndSkipsTheRest) {
   BlackHole hole;
   auto options = plaintext(hole.server());
   options.config.security_protocol = "SSL";
-  options.timeout = 60s;
+  options.timeout = 100s;
   std::stop_source stop;
   options.stop = stop.get_token();
   const auto began = steady_clock::now();
   std::jthread stopper([&] {
-    std::this_thread::sleep_for(500ms);  // name and connection are there, the handshake waits
+    EXPECT_TRUE(hole.hears());  // name and connection are there, the handshake waits
     stop.request_stop();
   });
   const auto stages = preflight(options);
-  EXPECT_LT(steady_clock::now() - began, 10s);
+  EXPECT_LT(steady_clock::now() - began, options.timeout);
   EXPECT_EQ(stage(stages, "tls").state, Stage::State::kFailed);
   EXPECT_EQ(stage(stages, "brokers").state, Stage::State::kSkipped);
 }

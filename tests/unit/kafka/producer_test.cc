@@ -21,7 +21,7 @@ namespace {
 using namespace std::chrono_literals;
 using std::chrono::steady_clock;
 
-constexpr auto kPatience = 20s;
+constexpr auto kPatience = 60s;
 
 std::size_t threads_of_this_process() {
   std::size_t count = 0;
@@ -307,15 +307,13 @@ TEST_F(ProducerTest, AWakeBeforeThePollIsNotForgotten) {
     producer_->wake();
     producer_->poll(collected, 30s);
   }
-  EXPECT_LT(steady_clock::now() - before, 5s);
+  EXPECT_LT(steady_clock::now() - before, 30s) << "one forgotten wake would take as long alone";
 }
 
-TEST_F(ProducerTest, AProbeFindsTheTopicWithoutBlocking) {
+TEST_F(ProducerTest, AProbeFindsTheTopic) {
   start(options());
   EXPECT_EQ(producer_->last_metadata_ok_ms(), 0);
-  const auto before = steady_clock::now();
   producer_->probe();
-  EXPECT_LT(steady_clock::now() - before, 500ms);
   std::vector<DeliveryReport> collected;
   EXPECT_TRUE(eventually([&] {
     producer_->poll(collected, 1ms);
@@ -323,10 +321,12 @@ TEST_F(ProducerTest, AProbeFindsTheTopicWithoutBlocking) {
   }));
 }
 
-TEST_F(ProducerTest, AProbeOfADeadClusterSaysSo) {
+TEST_F(ProducerTest, AProbeOfADeadClusterSaysSoWithoutBlocking) {
   cluster_->set_down(true);
   start(options());
-  producer_->probe();
+  const auto before = steady_clock::now();
+  for (int i = 0; i < 20; ++i) producer_->probe();
+  EXPECT_LT(steady_clock::now() - before, 10s) << "half a second each would be a wait";
   EXPECT_TRUE(healthy([](const ProducerHealth& health) { return health.last_error != 0; }));
   EXPECT_EQ(producer_->last_metadata_ok_ms(), 0);
 }
@@ -362,7 +362,7 @@ TEST_F(ProducerTest, DestructionIsQuickAndLeavesNoThread) {
   producer_->probe();
   const auto began = steady_clock::now();
   producer_.reset();
-  EXPECT_LT(steady_clock::now() - began, 200ms);
+  EXPECT_LT(steady_clock::now() - began, 5s);
   EXPECT_TRUE(eventually([before] { return threads_of_this_process() <= before; }));
 }
 
