@@ -88,7 +88,9 @@ Result<std::optional<DeadHeader>> DeadLetters::header(CursorId cursor, Seq seq) 
   const rocksdb::Status status =
       store_.db().Get({}, store_.dead_letters(), dead_key('h', cursor, seq), &bytes);
   if (status.IsNotFound()) return std::optional<DeadHeader>{};
-  if (!status.ok()) return error_of(status, "reading a dead letter");
+  const std::string what = "reading dead letter " + std::to_string(seq.value);
+  if (is_damage(status)) return Error{Code::kCorrupt, what + ": " + status.ToString()};
+  if (!status.ok()) return error_of(status, what);
   return std::optional<DeadHeader>(header_from(bytes));
 }
 

@@ -167,9 +167,10 @@ class Spool {
   void append(AppendBatch batch, AppendDone done);
 
   /// On success the change is on disk. kFull: the dead letters reached their bound and hold;
-  /// kUnavailable: an event to bury cannot be read for now. Nothing of this settlement was written
-  /// then. After any other error it may or may not be; its deltas are not in the books of this
-  /// process. Completions come in the order of the calls.
+  /// kUnavailable: an event to bury or a dead letter cannot be read for now, which no settlement
+  /// without dead letters meets. Nothing of this settlement was written then. After any other error
+  /// it may or may not be; its deltas are not in the books of this process. Completions come in the
+  /// order of the calls.
   void settle(CursorId cursor, Settlement settlement, Urgency urgency, Done done);
 
   /// Durable wish of an operator; the forwarder finds the entries by DeadQuery::replaying.

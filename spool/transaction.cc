@@ -149,6 +149,12 @@ Result<bool> make_room(Transaction& transaction, CursorRecord& cursor, std::uint
   return true;
 }
 
+/// What only cannot be read for now passes: whoever asked comes again.
+Error passing(Error error) {
+  if (error.code != Code::kCorrupt) error.code = Code::kUnavailable;
+  return error;
+}
+
 /// Why what begins with `first` does not fit.
 Error dead_letters_full(const CursorRecord& cursor, const DeadLetterSettings& limits, Seq first,
                         std::uint64_t first_bytes) {
@@ -184,7 +190,7 @@ Result<void> settle(Transaction& transaction, CursorId id, const Settlement& set
                             std::uint64_t& counted) -> Result<void> {
     for (const Seq seq : letters) {
       auto header = dead.header(id, seq);
-      if (!header) return std::move(header).error();
+      if (!header) return passing(std::move(header).error());
       if (!*header) continue;  // settled before: a completion was answered twice
       dead.erase(batch, id, seq);
       cursor.buried -= 1;
@@ -197,7 +203,7 @@ Result<void> settle(Transaction& transaction, CursorId id, const Settlement& set
   if (auto gone = take_out(settlement.withdrawn, cursor.filtered); !gone) return gone;
   for (const DeadLetter& letter : settlement.update) {
     auto header = dead.header(id, letter.seq);
-    if (!header) return std::move(header).error();
+    if (!header) return passing(std::move(header).error());
     if (!*header) continue;
     const bool replaying = letter.replaying && (*header)->replaying;
     dead.put_header(batch, id, letter.seq, {letter.why, replaying, (*header)->event_bytes});
@@ -215,7 +221,7 @@ Result<void> settle(Transaction& transaction, CursorId id, const Settlement& set
     if (letter.encoded.empty()) {
       auto stored = transaction.event_bytes(letter.seq);
       if (!stored && stored.error().code != Code::kCorrupt)
-        return Error{Code::kUnavailable, stored.error().message};
+        return passing(std::move(stored).error());
       if (!stored) {
         log::error("an event to bury cannot be read and counts as damaged",
                    {{"cursor", cursor.name},
@@ -232,7 +238,7 @@ Result<void> settle(Transaction& transaction, CursorId id, const Settlement& set
   }
   if (!burials.empty()) {
     auto room = make_room(transaction, cursor, burials.size(), bury_bytes);
-    if (!room) return std::move(room).error();
+    if (!room) return passing(std::move(room).error());
     if (!*room) {
       const auto& [letter, bytes] = burials.front();
       const std::size_t first_bytes =

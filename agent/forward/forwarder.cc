@@ -188,6 +188,7 @@ milliseconds Forwarder::Impl::rest_for() const {
   if (circuit_.blocked()) until(circuit_.retry_at());
   if (circuit_.state() == Circuit::State::kHalfOpen) longest = std::min(longest, kRestBusy);
   if (dead_full_) until(bury_retry_at_);
+  if (letters_retry_at_ > now_) until(letters_retry_at_);
   if (may_expire()) until(now_ + milliseconds(expire_at_ms_ - wall_));
   if (purging_ && !purge_escalated_) until(purge_since_ + kPurgeQueueFor);
   if (stopping_ && stop_by_) until(*stop_by_);
@@ -293,6 +294,7 @@ void Forwarder::Impl::take_completions() {
         release_.forget({seq});
       }
       if (dead_full_ && !done.letters.empty()) bury_retry_at_ = now_;
+      if (!done.letters.empty()) unreadable_.reset();
       bool self_healing = false;
       for (const Burial& burial : done.buried) {
         if (AckWindow::Entry* entry = window_.find({burial.seq})) {
@@ -309,7 +311,7 @@ void Forwarder::Impl::take_completions() {
         bury_at_once_ = std::min(kBuryBatchEvents, 2 * bury_at_once_);
         tell_buried(done.buried);
       }
-      if (done.withdrawn > 0) tell_withdrawn(done.withdrawn);
+      if (!done.withdrawn.empty()) tell_withdrawn(done.withdrawn.size());
       if (done.starting) adopting_ = true;
       continue;
     }
@@ -325,6 +327,10 @@ void Forwarder::Impl::take_completions() {
     }
     if (outcome.error().code == Code::kUnavailable && refused > 0) {
       bury_later(std::move(outcome).error());
+      continue;
+    }
+    if (outcome.error().code == Code::kUnavailable && !done.letters.empty()) {
+      letters_later(std::move(done), std::move(outcome).error());
       continue;
     }
     if (!spool_failed_ && !stopping_) {

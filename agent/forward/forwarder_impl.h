@@ -186,6 +186,7 @@ struct Forwarder::Impl {
   void bury_later(Error unreadable);
   void bury_less(Error full, std::size_t refused);
   void submit_progress(spool::Urgency urgency);
+  void submit_letters(spool::Urgency urgency);
   bool settled_all() const;
 
   // --- telling
@@ -303,15 +304,20 @@ struct Forwarder::Impl {
     bool starting = false;
     bool updates = false;  // dead letters were changed: what was read ahead of them is stale
     std::uint64_t tracked = 0;
-    std::uint64_t withdrawn = 0;
     std::vector<Burial> buried;
     std::vector<std::uint64_t> letters;
+    // Of these, to come again when they cannot be read.
+    std::vector<spool::Seq> replayed;
+    std::vector<spool::Seq> withdrawn;
+    std::vector<spool::DeadLetter> updated;
   };
+  void letters_later(Outstanding done, Error unreadable);
   std::deque<Burial> to_bury_;
   AckWindow::Passed passed_;
   std::vector<spool::Seq> replayed_;
   std::vector<spool::Seq> withdrawn_;
   std::vector<spool::DeadLetter> updated_;
+  Time letters_retry_at_{};
   std::deque<Outstanding> outstanding_;
   std::uint64_t next_id_ = 1;
   std::uint64_t passed_unsynced_ = 0;  // tracked, below the mark, not yet on disk as settled

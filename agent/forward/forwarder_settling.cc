@@ -1,6 +1,7 @@
 #include "agent/forward/forwarder_impl.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace signal_agent::forward {
@@ -26,18 +27,19 @@ void Forwarder::Impl::settle() {
   }
   if (!to_bury_.empty() && !bury_outstanding_ && now_ >= bury_retry_at_) submit_bury();
 
-  const bool changed =
-      passed_.mark.value != 0 || !replayed_.empty() || !withdrawn_.empty() || !updated_.empty();
+  const bool letters =
+      (!replayed_.empty() || !withdrawn_.empty() || !updated_.empty()) && now_ >= letters_retry_at_;
+  const bool changed = passed_.mark.value != 0 || letters;
   if (!changed && outstanding_.empty()) return;
   // Two at a time: while one is being synced the next waits at the committer.
   const bool syncing = std::ranges::count_if(outstanding_, &Outstanding::sync) >= 2;
   const bool needed = 2 * unsynced() >= delivery_.window_events || (stopping_ && in_flight_ == 0) ||
                       (changed && releasing());
-  if (needed && !syncing) {
-    submit_progress(spool::Urgency::kSync);
-  } else if (changed && outstanding_.empty()) {
-    submit_progress(spool::Urgency::kRide);
-  }
+  const bool sync = needed && !syncing;
+  if (!sync && (!changed || !outstanding_.empty())) return;
+  const spool::Urgency urgency = sync ? spool::Urgency::kSync : spool::Urgency::kRide;
+  if (letters) submit_letters(urgency);
+  if (passed_.mark.value != 0 || !letters) submit_progress(urgency);
 }
 
 void Forwarder::Impl::submit_progress(spool::Urgency urgency) {
@@ -54,23 +56,52 @@ void Forwarder::Impl::submit_progress(spool::Urgency urgency) {
     }
   }
   mine.tracked = passed_.tracked;
-  mine.withdrawn = withdrawn_.size();
-  for (const spool::Seq seq : replayed_) mine.letters.push_back(seq.value);
-  for (const spool::Seq seq : withdrawn_) mine.letters.push_back(seq.value);
-  for (const spool::DeadLetter& letter : updated_) mine.letters.push_back(letter.seq.value);
-  mine.updates = !updated_.empty();
-  change.replayed = std::move(replayed_);
-  change.withdrawn = std::move(withdrawn_);
-  change.update = std::move(updated_);
   passed_ = {};
-  replayed_.clear();
-  withdrawn_.clear();
-  updated_.clear();
   const std::uint64_t id = mine.id;
   outstanding_.push_back(std::move(mine));
   spool_.settle(
       options_.cursor, std::move(change), urgency,
       [signal = signal_, id](Result<void> outcome) { signal->complete(id, std::move(outcome)); });
+}
+
+/// What became of dead letters, in a settlement of its own: the spool reads them, and when it
+/// cannot for now this alone comes again.
+void Forwarder::Impl::submit_letters(spool::Urgency urgency) {
+  Outstanding mine;
+  mine.id = next_id_++;
+  mine.sync = urgency == spool::Urgency::kSync;
+  mine.updates = !updated_.empty();
+  mine.replayed = std::exchange(replayed_, {});
+  mine.withdrawn = std::exchange(withdrawn_, {});
+  mine.updated = std::exchange(updated_, {});
+  spool::Settlement change;
+  change.replayed = mine.replayed;
+  change.withdrawn = mine.withdrawn;
+  for (const spool::Seq seq : mine.replayed) mine.letters.push_back(seq.value);
+  for (const spool::Seq seq : mine.withdrawn) mine.letters.push_back(seq.value);
+  for (const spool::DeadLetter& letter : mine.updated) {
+    mine.letters.push_back(letter.seq.value);
+    change.update.push_back({.cursor = letter.cursor,
+                             .seq = letter.seq,
+                             .why = letter.why,
+                             .replaying = letter.replaying,
+                             .encoded = {}});
+  }
+  const std::uint64_t id = mine.id;
+  outstanding_.push_back(std::move(mine));
+  spool_.settle(
+      options_.cursor, std::move(change), urgency,
+      [signal = signal_, id](Result<void> outcome) { signal->complete(id, std::move(outcome)); });
+}
+
+/// They cannot be read now; nothing is lost by waiting.
+void Forwarder::Impl::letters_later(Outstanding done, Error unreadable) {
+  unreadable_ = std::move(unreadable.message);
+  letters_retry_at_ = now_ + kBuryRetry;
+  replayed_.insert(replayed_.begin(), done.replayed.begin(), done.replayed.end());
+  withdrawn_.insert(withdrawn_.begin(), done.withdrawn.begin(), done.withdrawn.end());
+  updated_.insert(updated_.begin(), std::make_move_iterator(done.updated.begin()),
+                  std::make_move_iterator(done.updated.end()));
 }
 
 /// The oldest of what is to be buried, in one settlement of its own: when the dead letters are full

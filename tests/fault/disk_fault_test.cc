@@ -142,6 +142,18 @@ class UnreadableTest : public DiskFaultTest {
     spool.reset();
     open();
   }
+  /// 4,100 dead letters, the first events, in 41 tables.
+  void bury_in_tables(CursorId cursor) {
+    for (std::uint64_t first = 1; first <= 4001; first += 100) {
+      Settlement burial;
+      for (std::uint64_t seq = first; seq < first + 100; ++seq)
+        burial.bury.push_back(dead({seq}, "authorization"));
+      ASSERT_TRUE(settle(cursor, burial).has_value());
+      spool->close();  // into a table of their own
+      spool.reset();
+      open();
+    }
+  }
   struct Seen {
     std::uint64_t found = 0;
     std::uint64_t damaged = 0;
@@ -213,19 +225,7 @@ TEST_F(UnreadableTest, AnEventToBuryThatCannotBeReadForNowIsNotDamaged) {
 TEST_F(UnreadableTest, ADeadLetterThatCannotBeReadForNowIsNotPassedOver) {
   fill_tables();
   const CursorId cursor = attach("kafka");
-  for (std::uint64_t first = 1; first <= 4001; first += 100) {
-    Settlement burial;
-    for (std::uint64_t seq = first; seq < first + 100; ++seq) {
-      DeadLetter letter;
-      letter.seq = {seq};
-      letter.why.reason = "authorization";
-      burial.bury.push_back(letter);
-    }
-    ASSERT_TRUE(settle(cursor, burial).has_value());
-    spool->close();  // into a table of their own
-    spool.reset();
-    open();
-  }
+  bury_in_tables(cursor);
   std::uint64_t errors = 0;  // one failure alone may meet RocksDB's own threads
   for (const std::uint64_t opens : {1, 2, 3, 5}) {
     spool->close();
@@ -248,6 +248,32 @@ TEST_F(UnreadableTest, ADeadLetterThatCannotBeReadForNowIsNotPassedOver) {
     EXPECT_EQ(found, 4100u) << opens;
   }
   EXPECT_GT(errors, 0u);
+}
+
+TEST_F(UnreadableTest, ASettlementOfDeadLettersThatCannotBeReadForNowWritesNothing) {
+  fill_tables();
+  const CursorId cursor = attach("kafka");
+  bury_in_tables(cursor);
+  Settlement stored;
+  Settlement failed_again;
+  for (std::uint64_t seq = 50; seq < 4100; seq += 100) {  // of each table
+    stored.replayed.push_back({seq});
+    failed_again.update.push_back(dead({seq + 1}));
+  }
+  for (const Settlement& settlement : {stored, failed_again}) {
+    spool->close();
+    spool.reset();
+    open();
+    disk->fail_opens(1'000'000, "Too many open files");
+    const auto refused = settle(cursor, settlement);
+    ASSERT_FALSE(refused.has_value());
+    EXPECT_EQ(refused.error().code, Code::kUnavailable);
+    EXPECT_EQ(spool->intake_state(), IntakeState::kOpen);
+    disk->fail_opens(0, "");
+    ASSERT_TRUE(settle(cursor, settlement).has_value());
+  }
+  EXPECT_EQ(books(cursor).acked, 41u);
+  EXPECT_EQ(books(cursor).buried, 4059u);
 }
 
 TEST_F(UnreadableTest, ATableTheDeviceCannotGiveIsDamageOfItsOwnNumbersOnly) {

@@ -236,6 +236,7 @@ void apply(Disk& disk, Cursor& cursor, Settlement&& change) {
     const auto found = cursor.dead.find(letter.seq.value);
     CHECK(found != cursor.dead.end(), letter.seq);
     letter.replaying &= found->second.replaying;
+    letter.encoded = std::move(found->second.encoded);
     found->second = std::move(letter);
   }
   for (const Seq seq : change.replayed) {
@@ -411,22 +412,29 @@ void Spool::append(AppendBatch batch, AppendDone done) {
 }
 
 void Spool::settle(CursorId cursor, Settlement settlement, Urgency urgency, Done done) {
-  impl_->submit({urgency, 0,
-                 [cursor, settlement = std::make_shared<Settlement>(std::move(settlement)), urgency,
-                  done](Disk& disk) -> std::function<void()> {
-                   Cursor& entry = disk.cursors.at(cursor);
-                   if (entry.dead.size() + settlement->bury.size() > disk.dead_limit &&
-                       !settlement->bury.empty()) {
-                     return [done] { done(Error{Code::kFull, "the dead letters are full"}); };
-                   }
-                   ++disk.settlements;
-                   if (urgency == Urgency::kSync) ++disk.sync_settlements;
-                   apply(disk, entry, std::move(*settlement));
-                   return [done] { done({}); };
-                 },
-                 [done] {
-                   done(Error{Code::kFailed, "the model's disk fails"});
-                 }});
+  impl_->submit(
+      {urgency, 0,
+       [cursor, settlement = std::make_shared<Settlement>(std::move(settlement)), urgency,
+        done](Disk& disk) -> std::function<void()> {
+         Cursor& entry = disk.cursors.at(cursor);
+         if (entry.dead.size() + settlement->bury.size() > disk.dead_limit &&
+             !settlement->bury.empty()) {
+           return [done] { done(Error{Code::kFull, "the dead letters are full"}); };
+         }
+         if (disk.letters_unreadable &&
+             (!settlement->replayed.empty() || !settlement->update.empty())) {
+           return [done] {
+             done(Error{Code::kUnavailable, "reading dead letter 11: Too many open files"});
+           };
+         }
+         ++disk.settlements;
+         if (urgency == Urgency::kSync) ++disk.sync_settlements;
+         apply(disk, entry, std::move(*settlement));
+         return [done] { done({}); };
+       },
+       [done] {
+         done(Error{Code::kFailed, "the model's disk fails"});
+       }});
 }
 
 void Spool::mark_for_replay(CursorId cursor, DeadQuery which, CountDone done) {

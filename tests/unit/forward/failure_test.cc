@@ -647,6 +647,31 @@ TEST_F(Failure, AReplayThatCannotBeReadForNowIsWaitedForAndShown) {
   EXPECT_EQ(failure(), "");
 }
 
+TEST_F(Failure, AStoredDeadLetterThatCannotBeReadForNowIsSettledLater) {
+  park_and_try_one();
+  disk.fail_letter_reads(true);
+  cluster.answers = true;
+  pass(20s);
+  EXPECT_EQ(cluster.stored_count(), 60u) << "what was read ahead goes out";
+  EXPECT_EQ(books().buried, 50u);
+  EXPECT_EQ(failure(), "SPOOL_READ_FAILED");
+  disk.fail_letter_reads(false);
+  expect_all_once(60);
+}
+
+TEST_F(Failure, ADeadLetterRefusedAgainThatCannotBeReadForNowIsNotedLater) {
+  park_and_try_one();
+  disk.fail_letter_reads(true);
+  cluster.write_allowed = false;
+  cluster.answers = true;
+  pass(20s);
+  disk.fail_letter_reads(false);
+  pass(10s);
+  EXPECT_GT(dead_letters()[0].why.attempts, 1u);
+  cluster.write_allowed = true;
+  expect_all_once(60);
+}
+
 // --- age
 // ------------------------------------------------------------------------------------------
 
