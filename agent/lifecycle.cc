@@ -149,6 +149,23 @@ std::chrono::milliseconds reexec_backoff(int attempt) {
                   std::chrono::milliseconds(60'000));
 }
 
+Result<void> try_disk(const std::filesystem::path& dir) {
+  const std::filesystem::path path = dir / "disk-trial";
+  const auto failed = [&path](const char* what) -> Error {
+    const bool room_alone = errno == ENOSPC || errno == EDQUOT;
+    return {room_alone ? Code::kDiskFull : Code::kIo,
+            std::string(what) + " " + path.string() + ": " + std::strerror(errno)};
+  };
+  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+  if (file < 0) return failed("opening");
+  Result<void> outcome;
+  if (::write(file, "try\n", 4) != 4) outcome = failed("writing");
+  if (outcome && ::fsync(file) != 0) outcome = failed("syncing");
+  ::close(file);
+  ::unlink(path.c_str());
+  return outcome;
+}
+
 Error reexec(const ListeningFds& fds, int attempt) {
   leave_fds(kIntakeFds, fds.intake);
   leave_fds(kAdminFds, fds.admin);

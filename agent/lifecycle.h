@@ -4,6 +4,7 @@
 #pragma once
 
 #include <chrono>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -40,6 +41,10 @@ ListeningFds inherited_fds();
 int reexec_attempt();
 /// 1 s, 2 s, 4 s ... 60 s.
 std::chrono::milliseconds reexec_backoff(int attempt);
+
+/// Whether a file in `dir` can be made, written and synced now. kDiskFull when it lacks room alone.
+/// May wait for as long as a failing disk does.
+Result<void> try_disk(const std::filesystem::path& dir);
 
 /// Replaces the process image by the same program with the same arguments and pid, keeping `fds`
 /// open. Returns only on failure. Nothing is flushed and no destructor runs: kill -9 is always safe

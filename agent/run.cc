@@ -7,11 +7,16 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <ctime>
 #include <filesystem>
 #include <map>
+#include <memory>
+#include <optional>
 #include <system_error>
+#include <thread>
+#include <utility>
 
 #include "agent/agent.h"
 #include "agent/lifecycle.h"
@@ -30,6 +35,7 @@ constexpr auto kStatusEvery = 5s;
 constexpr auto kStuck = 60s;
 /// After this long without a failure the back-off of re-executions starts anew.
 constexpr auto kStable = 60s;
+constexpr auto kDiskTrialEvery = 1s;
 /// So much CPU in that time, a twentieth of a core, is a burst.
 constexpr auto kTrimEvery = 1s;
 constexpr std::clock_t kBusy = CLOCKS_PER_SEC / 20;
@@ -87,6 +93,29 @@ std::string status_line(const Snapshot& snapshot) {
   }
   return text;
 }
+
+/// One try whether the disk takes a synced write, on a thread of its own: the main thread has a
+/// watchdog to feed.
+class DiskTrial {
+ public:
+  explicit DiskTrial(std::filesystem::path dir) {
+    std::thread([shared = shared_, dir = std::move(dir)] {
+      shared->outcome = lifecycle::try_disk(dir);
+      shared->done.store(true, std::memory_order_release);
+    }).detach();
+  }
+  /// Null while it lasts.
+  const Result<void>* outcome() const {
+    return shared_->done.load(std::memory_order_acquire) ? &shared_->outcome : nullptr;
+  }
+
+ private:
+  struct Shared {
+    Result<void> outcome;
+    std::atomic<bool> done{false};
+  };
+  std::shared_ptr<Shared> shared_ = std::make_shared<Shared>();
+};
 
 /// The main thread's loop: signals, readiness, watchdog, changed secrets, the failed spool.
 class MainLoop {
@@ -161,13 +190,32 @@ class MainLoop {
       log::error("spool failed; intake answers 503 until it is reopened",
                  {{"error", error ? error->message : ""}, {"reopen_in_ms", backoff.count()}});
     }
-    if (now < *reopen_at_) return;
+    if (now < *reopen_at_ || !worth_reopening(now)) return;
     log::warn("re-executing to reopen the spool", {{"attempt", attempt_ + 1}});
     const lifecycle::ListeningFds fds = agent_.abandon(2s);
     const Error failed = lifecycle::reexec(fds, attempt_ + 1);
     log::error("re-execution failed; the service manager has to restart the agent",
                {{"error", failed.message}});
     _exit(kExitFailed);  // a RocksDB that saw an I/O error must not be destroyed
+  }
+
+  /// While the disk takes no writes a fresh image could not open the spool, and could deliver
+  /// nothing; this one reads on, and sends as far as its window reaches. A full disk is no reason
+  /// to wait: opening has the ballast.
+  bool worth_reopening(Time now) {
+    if (agent_.spool() == nullptr) return true;
+    if (!disk_trial_) disk_trial_.emplace(agent_.settings().state_dir / "spool");
+    if (disk_trial_->outcome() == nullptr) return false;
+    const Result<void> outcome = *disk_trial_->outcome();
+    disk_trial_.reset();
+    if (outcome || outcome.error().code == Code::kDiskFull) return true;
+    reopen_at_ = now + kDiskTrialEvery;
+    static log::Interval interval(10s);
+    if (interval.due()) {
+      log::error("the disk takes no writes; the spool is reopened when it does",
+                 {{"error", outcome.error().message}});
+    }
+    return false;
   }
 
   void watch_secrets() {
@@ -232,6 +280,7 @@ class MainLoop {
   bool ready_ = false;
   Time ready_at_;
   std::optional<Time> reopen_at_;
+  std::optional<DiskTrial> disk_trial_;
   int attempt_ = lifecycle::reexec_attempt();
   std::optional<int> exit_code_;
   const std::optional<std::chrono::milliseconds> watchdog_ = lifecycle::watchdog_interval();

@@ -49,6 +49,12 @@ class Disk(BrokerCase):
     def mount_image(image, point):
         run("mount", "-o", "loop,errors=remount-ro", image, point)
 
+    @staticmethod
+    def turn_read_only(image):
+        """As an error of its own makes ext4 do; only a new mount can be written again."""
+        loop = subprocess.run(["losetup", "-n", "-O", "NAME", "-j", image], stdout=subprocess.PIPE, text=True, check=True)
+        pathlib.Path(f"/sys/fs/ext4/{pathlib.Path(loop.stdout.strip()).name}/trigger_fs_error").write_text("test")
+
     def fill(self, agent, limit=5000):
         """Posts until intake refuses; returns what was accepted and the refusal."""
         accepted = []
@@ -196,8 +202,7 @@ class Disk(BrokerCase):
                            state_dir=point / "state").start()
         sender = self.load(agent, 5)
         wait_until(lambda: self.broker.count(self.topic) > 500, "delivery before")
-        loop = subprocess.run(["losetup", "-n", "-O", "NAME", "-j", image], stdout=subprocess.PIPE, text=True, check=True)
-        pathlib.Path(f"/sys/fs/ext4/{pathlib.Path(loop.stdout.strip()).name}/trigger_fs_error").write_text("test")
+        self.turn_read_only(image)
         wait_until(lambda: sender.refusals, "a refusal")
         self.assertTrue(set(sender.refusals) <= {"SPOOL_FAILED", "DISK_FULL"}, sender.refusals)
         agent.wait_answers("/readyz", 503)
@@ -212,6 +217,50 @@ class Disk(BrokerCase):
         # Each fresh start of the process over the failed disk may repeat a window; it is one without a synced write.
         verdict = check(self.records(), [sender], self.PARTITIONS, crashes=1, window=200)
         self.assertEqual(members["stored"], verdict.events)
+
+    def test_a_disk_that_turned_read_only_lets_one_window_out_and_no_more(self):
+        window = 50
+        image, point = self.mount_ext4(200)
+        agent = self.agent(settings={"delivery.provenance_headers": True, "delivery.window_events": window},
+                           state_dir=point / "state").start()
+        first = self.load(agent, 6, limit=40)
+        first.join(60)
+        first.stop()
+        agent.wait_drained()
+        before = self.broker.count(self.topic)
+        self.broker.stop()
+        waiting = self.load(agent, 7, limit=400)
+        waiting.join(60)
+        waiting.stop()
+        self.turn_read_only(image)
+        status, answer, headers = agent.post("/v1/p", b'{"userId":"u"}')
+        self.assert_refused(status, answer["error"]["code"], headers, "SPOOL_FAILED")
+        self.broker.start()
+        wait_until(lambda: self.broker.count(self.topic) > before,
+                   lambda: f"delivery on a read-only disk\n{agent.log_tail()}")
+        looks = agent.log().count("the disk takes no writes")
+        wait_until(lambda: agent.log().count("the disk takes no writes") >= looks + 2,
+                   lambda: f"two more looks at the disk\n{agent.log_tail()}")
+        let_out = self.broker.count(self.topic) - before
+        self.assertTrue(1 <= let_out <= window, f"{let_out} were let out, the window is {window}")
+        self.assertEqual(agent.get("/healthz")[0], 200)
+        ready, text = agent.get("/readyz")
+        self.assertEqual(ready, 503)
+        self.assertIn("SPOOL_FAILED", text)
+        shown = agent.command("status")
+        self.assertEqual(shown.returncode, 2, shown.stdout + shown.stderr)
+        self.assertIn("ead-only", shown.stdout)
+        self.assertNotIn("re-executing to reopen the spool", agent.log())
+        agent.kill()
+        run("umount", point)
+        subprocess.run(["e2fsck", "-p", "-f", image], stdout=subprocess.DEVNULL)
+        self.mount_image(image, point)
+        agent.start()
+        agent.wait_drained()
+        records = [record for record in self.records() if b'"messageId"' in record.value]
+        verdict = check(records, [first, waiting], self.PARTITIONS, crashes=1, window=window)
+        self.assertEqual(verdict.events, len(first.sent) + len(waiting.sent))
+        print(f"{let_out} let out on the read-only disk, {verdict.copies} copies")
 
 
 if __name__ == "__main__":

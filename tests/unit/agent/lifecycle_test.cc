@@ -51,6 +51,24 @@ class Lifecycle : public ::testing::Test {
   std::map<std::string, std::optional<std::string>> before_;
 };
 
+TEST_F(Lifecycle, ADiskThatTakesASyncedWriteIsToldFromOneThatDoesNot) {
+  std::string pattern = (std::filesystem::temp_directory_path() / "trial-XXXXXX").string();
+  const std::filesystem::path folder = ::mkdtemp(pattern.data());
+  EXPECT_TRUE(try_disk(folder).has_value());
+  EXPECT_TRUE(std::filesystem::is_empty(folder)) << "nothing is left behind";
+
+  const auto gone = try_disk(folder / "gone");
+  ASSERT_FALSE(gone.has_value());
+  EXPECT_EQ(gone.error().code, Code::kIo);
+  EXPECT_THAT(gone.error().message, HasSubstr("No such file"));
+
+  std::filesystem::create_symlink("/dev/full", folder / "disk-trial");
+  const auto full = try_disk(folder);
+  ASSERT_FALSE(full.has_value());
+  EXPECT_EQ(full.error().code, Code::kDiskFull) << full.error().message;
+  std::filesystem::remove_all(folder);
+}
+
 /// systemd's end of the notify socket.
 class ServiceManager {
  public:
