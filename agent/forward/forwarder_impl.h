@@ -149,6 +149,7 @@ struct Forwarder::Impl {
   void bury_expired_waiting();
   void bury_as_expired(AckWindow::Entry& entry);
   Pick next();
+  Pick next_to_make_room(const spool::DeadLetter* replay, const spool::DeadLetter* release);
   bool needs_room(const spool::EventView& event);
   const spool::EventView* next_from_spool();
   bool read_on();
@@ -163,6 +164,7 @@ struct Forwarder::Impl {
   Outcome take_letter(const Pick& pick);
   void withdraw(const spool::DeadLetter& letter);
   Outcome hand_over(const spool::EventView& event, std::uint64_t bytes, kafka::SendResult& result);
+  bool too_many_to_bury() const;
   bool set_mode() const { return window_.suspects() > 0 || growing(); }
   bool growing() const;
   void finish_set();

@@ -12,13 +12,18 @@ constexpr std::uint64_t kLeastBatchBytes = 1024;
 
 bool Forwarder::Impl::may_send() const {
   if (!producer_ || !spool_ready_ || paused_ || stopping_ || draining_ || purging_) return false;
-  if (dead_full_ || to_bury_.size() >= kMaxBurying) return false;
+  if (too_many_to_bury()) return false;
   if (circuit_.blocked()) return false;
   if (circuit_.canary_only() && in_flight_ > 0) return false;
   if (circuit_.state() == Circuit::State::kHalfOpen && metadata_asked_) return false;
   // What was parked a moment ago has to be readable before anything is chosen by sequence.
-  if (releasing() && (!to_bury_.empty() || bury_outstanding_)) return false;
+  if (bury_outstanding_ || !to_bury_.empty()) return dead_full_ ? !bury_outstanding_ : !releasing();
   return true;
+}
+
+/// While the dead letters are full only those go, and what they leave is room.
+bool Forwarder::Impl::too_many_to_bury() const {
+  return !dead_full_ && to_bury_.size() >= kMaxBurying;
 }
 
 bool Forwarder::Impl::growing() const {
@@ -49,7 +54,7 @@ void Forwarder::Impl::send_events() {
       ran_out_of_turn_ = true;
       break;
     }
-    if (circuit_.blocked() || draining_ || to_bury_.size() >= kMaxBurying) break;
+    if (circuit_.blocked() || draining_ || too_many_to_bury()) break;
     if (circuit_.canary_only() && in_flight_ > 0) break;
     if (in_flight_ > 0 && in_flight_bytes_ >= window_bytes) break;
     if (by_sets && set_.events >= set_events) break;

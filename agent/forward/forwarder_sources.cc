@@ -33,6 +33,7 @@ Forwarder::Impl::Pick Forwarder::Impl::next() {
   const spool::DeadLetter* release = releasing() ? peek(release_) : nullptr;
   if (read_failed_) return {};
   letters_unreadable_.reset();
+  if (dead_full_) return next_to_make_room(replay, release);
   if (releasing() && release == nullptr) {
     // The younger wait until the last parked one is settled.
     if (!dead_flight_.empty() || !updated_.empty() || !replayed_.empty() || !withdrawn_.empty() ||
@@ -53,6 +54,20 @@ Forwarder::Impl::Pick Forwarder::Impl::next() {
   if (replay != nullptr && older(replay->seq)) pick = {event, &replay_, replay};
   if (release != nullptr && older(release->seq)) pick = {event, &release_, release};
   return pick;
+}
+
+/// While the dead letters are full: what is replayed, and of the parked those older than all that
+/// waits to join them.
+Forwarder::Impl::Pick Forwarder::Impl::next_to_make_room(const spool::DeadLetter* replay,
+                                                         const spool::DeadLetter* release) {
+  const bool in_order =
+      release != nullptr && std::ranges::all_of(to_bury_, [&](const Burial& burial) {
+        return release->seq.value < burial.seq;
+      });
+  if (in_order && (replay == nullptr || release->seq < replay->seq))
+    return {nullptr, &release_, release};
+  if (replay != nullptr) return {nullptr, &replay_, replay};
+  return {};
 }
 
 /// One that cannot be read for now is not passed over: nothing younger goes before it.

@@ -602,6 +602,38 @@ TEST_F(Failure, FullDeadLettersHoldDeliveryUntilThereIsRoom) {
   EXPECT_FALSE(status().failure);
 }
 
+TEST_F(Failure, FullDeadLettersAreReplayedAndSoMakeRoom) {
+  cluster.poison = "POISON";
+  disk.limit_dead_letters(2);
+  start_well();
+  for (int i = 0; i < 3; ++i) store({{"user-1", "POISON " + std::to_string(i), 0}});
+  store_many(10);
+  pass(1min);
+  ASSERT_EQ(failure(), "DEAD_LETTERS_FULL");
+  cluster.poison.clear();
+  mark_all_for_replay();
+  ASSERT_TRUE(until([&] { return nothing_pending(); }));
+  EXPECT_EQ(cluster.stored_count(), 22u);
+  EXPECT_EQ(books().buried, 1u) << "what waited for room";
+  EXPECT_FALSE(status().failure);
+  expect_balance();
+}
+
+TEST_F(Failure, FullDeadLettersAreReleasedInOrderWhenTheCauseIsGone) {
+  delivery.window_events = 50;
+  disk.limit_dead_letters(7);
+  start_well();
+  cluster.write_allowed = false;
+  store_many(200);
+  pass(10s);
+  ASSERT_EQ(failure(), "DEAD_LETTERS_FULL");
+  ASSERT_EQ(books().buried, 7u);
+  cluster.write_allowed = true;
+  expect_all_once(210);
+  EXPECT_EQ(books().buried, 0u);
+  EXPECT_FALSE(status().failure);
+}
+
 TEST_F(Failure, AParkedEventThatCannotBeReadForNowHoldsUpTheYoungerAndIsShown) {
   for (const bool restarted : {false, true}) {
     SCOPED_TRACE(restarted);
