@@ -181,23 +181,23 @@ class UnreadableTest : public DiskFaultTest {
 
 TEST_F(UnreadableTest, TablesThatCannotBeOpenedForNowAreAnErrorAndNotDamage) {
   fill_tables();
-  disk->fail_opens(1'000'000, "Too many open files");
+  disk->fail_reads(1'000'000, "Too many open files");
   const Seen hindered = read_all(3);
   EXPECT_EQ(hindered.errors, 3u);
   EXPECT_THAT(hindered.words, ::testing::HasSubstr("Too many open files"));
   EXPECT_EQ(hindered.damaged, 0u);
   EXPECT_LT(hindered.found, 10'000u);
-  disk->fail_opens(0, "");
+  disk->fail_reads(0, "");
   EXPECT_EQ(read_all(1).found, 10'000u);
 }
 
 TEST_F(UnreadableTest, AMomentWithoutDescriptorsCostsNothing) {
-  for (const std::uint64_t opens : {1, 2, 3, 5}) {
+  for (const std::uint64_t reads : {1, 2, 3, 5}) {
     fill_tables();
-    disk->fail_opens(opens, "Too many open files");
+    disk->fail_reads(reads, "Too many open files");
     const Seen seen = read_all(100);
-    EXPECT_EQ(seen.found, 10'000u) << opens;
-    EXPECT_EQ(seen.damaged, 0u) << opens;
+    EXPECT_EQ(seen.found, 10'000u) << reads;
+    EXPECT_EQ(seen.damaged, 0u) << reads;
     end_process();
     std::filesystem::remove_all(options.dir);
   }
@@ -213,7 +213,7 @@ TEST_F(UnreadableTest, AnEventToBuryThatCannotBeReadForNowIsNotDamaged) {
     letter.why.reason = "expired";
     burial.bury.push_back(letter);
   }
-  disk->fail_opens(1, "Too many open files");
+  disk->fail_reads(1, "Too many open files");
   auto refused = settle(cursor, burial);
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().code, Code::kUnavailable);
@@ -226,11 +226,11 @@ TEST_F(UnreadableTest, ADeadLetterThatCannotBeReadForNowIsNotPassedOver) {
   fill_tables();
   const CursorId cursor = attach("kafka");
   bury_in_tables(cursor);
-  std::uint64_t errors = 0;  // one failure alone may meet RocksDB's own threads
-  for (const std::uint64_t opens : {1, 2, 3, 5}) {
+  std::uint64_t errors = 0;
+  for (const std::uint64_t reads : {1, 2, 3, 5}) {
     spool->close();
     reopen_on_a_good_disk();
-    disk->fail_opens(opens, "Too many open files");
+    disk->fail_reads(reads, "Too many open files");
     DeadQuery page;
     page.limit = 64;
     std::uint64_t found = 0;
@@ -245,7 +245,7 @@ TEST_F(UnreadableTest, ADeadLetterThatCannotBeReadForNowIsNotPassedOver) {
       more = letters->size() == page.limit;
       if (more) page.after = letters->back().seq;
     }
-    EXPECT_EQ(found, 4100u) << opens;
+    EXPECT_EQ(found, 4100u) << reads;
   }
   EXPECT_GT(errors, 0u);
 }
@@ -264,12 +264,12 @@ TEST_F(UnreadableTest, ASettlementOfDeadLettersThatCannotBeReadForNowWritesNothi
     spool->close();
     spool.reset();
     open();
-    disk->fail_opens(1'000'000, "Too many open files");
+    disk->fail_reads(1'000'000, "Too many open files");
     const auto refused = settle(cursor, settlement);
     ASSERT_FALSE(refused.has_value());
     EXPECT_EQ(refused.error().code, Code::kUnavailable);
     EXPECT_EQ(spool->intake_state(), IntakeState::kOpen);
-    disk->fail_opens(0, "");
+    disk->fail_reads(0, "");
     ASSERT_TRUE(settle(cursor, settlement).has_value());
   }
   EXPECT_EQ(books(cursor).acked, 41u);
@@ -278,7 +278,7 @@ TEST_F(UnreadableTest, ASettlementOfDeadLettersThatCannotBeReadForNowWritesNothi
 
 TEST_F(UnreadableTest, ATableTheDeviceCannotGiveIsDamageOfItsOwnNumbersOnly) {
   fill_tables();
-  disk->fail_opens(1'000'000, "Input/output error");
+  disk->fail_reads(1'000'000, "Input/output error");
   const Seen seen = read_all(3);
   EXPECT_EQ(seen.errors, 0u);
   EXPECT_EQ(seen.found + seen.damaged, 10'000u);

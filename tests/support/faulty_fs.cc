@@ -1,6 +1,7 @@
 #include "tests/support/faulty_fs.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <rocksdb/env.h>
 #include <rocksdb/file_system.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@
 #include <mutex>
 #include <random>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -19,6 +21,7 @@ namespace signal_agent {
 
 using rocksdb::FileOptions;
 using rocksdb::FSDirectory;
+using rocksdb::FSRandomAccessFile;
 using rocksdb::FSWritableFile;
 using rocksdb::IODebugContext;
 using rocksdb::IOOptions;
@@ -27,7 +30,14 @@ using rocksdb::Slice;
 
 namespace {
 constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();
+
+/// Flushing or compacting, not reading for us.
+bool on_a_thread_of_rocksdb() {
+  char name[16] = {};
+  pthread_getname_np(pthread_self(), name, sizeof name);
+  return std::string_view(name).starts_with("rocksdb:");
 }
+}  // namespace
 
 class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
  public:
@@ -68,6 +78,27 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
 
   // --- files
   // --------------------------------------------------------------------------------------
+
+  class Table final : public rocksdb::FSRandomAccessFileOwnerWrapper {
+   public:
+    Table(FileSystem& disk, std::string name, std::unique_ptr<FSRandomAccessFile>&& file)
+        : FSRandomAccessFileOwnerWrapper(std::move(file)), disk_(disk), name_(std::move(name)) {}
+
+    IOStatus Read(std::uint64_t offset, std::size_t size, const IOOptions& options, Slice* result,
+                  char* scratch, IODebugContext* debug) const override {
+      if (IOStatus status = disk_.may_read(name_); !status.ok()) return status;
+      return FSRandomAccessFileOwnerWrapper::Read(offset, size, options, result, scratch, debug);
+    }
+    IOStatus MultiRead(rocksdb::FSReadRequest* requests, std::size_t count,
+                       const IOOptions& options, IODebugContext* debug) override {
+      if (IOStatus status = disk_.may_read(name_); !status.ok()) return status;
+      return FSRandomAccessFileOwnerWrapper::MultiRead(requests, count, options, debug);
+    }
+
+   private:
+    FileSystem& disk_;
+    const std::string name_;
+  };
 
   class File final : public rocksdb::FSWritableFileOwnerWrapper {
    public:
@@ -143,16 +174,21 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
     return IOStatus::OK();
   }
   IOStatus NewRandomAccessFile(const std::string& name, const FileOptions& options,
-                               std::unique_ptr<rocksdb::FSRandomAccessFile>* result,
+                               std::unique_ptr<FSRandomAccessFile>* result,
                                IODebugContext* debug) override {
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      if (opens_to_fail_ > 0) {
-        --opens_to_fail_;
-        return IOStatus::IOError(name, open_error_);
-      }
-    }
-    return FileSystemWrapper::NewRandomAccessFile(name, options, result, debug);
+    if (IOStatus status = may_read(name); !status.ok()) return status;
+    std::unique_ptr<FSRandomAccessFile> file;
+    if (IOStatus status = FileSystemWrapper::NewRandomAccessFile(name, options, &file, debug);
+        !status.ok())
+      return status;
+    *result = std::make_unique<Table>(*this, name, std::move(file));
+    return IOStatus::OK();
+  }
+  IOStatus may_read(const std::string& name) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (reads_to_fail_ == 0 || on_a_thread_of_rocksdb()) return IOStatus::OK();
+    --reads_to_fail_;
+    return IOStatus::IOError(name, read_error_);
   }
   IOStatus ReopenWritableFile(const std::string& name, const FileOptions& options,
                               std::unique_ptr<FSWritableFile>* result,
@@ -284,8 +320,8 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
   std::uint64_t full_at_ = kNever;
   bool full_ = false;
   bool read_only_ = false;
-  std::uint64_t opens_to_fail_ = 0;
-  std::string open_error_;
+  std::uint64_t reads_to_fail_ = 0;
+  std::string read_error_;
   std::uint64_t free_bytes_ = 1ULL << 40;
 
  private:
@@ -431,10 +467,10 @@ void FaultyDisk::set_full(bool full) {
   file_system_->full_ = full;
   file_system_->full_at_ = kNever;
 }
-void FaultyDisk::fail_opens(std::uint64_t count, std::string words) {
+void FaultyDisk::fail_reads(std::uint64_t count, std::string words) {
   std::lock_guard<std::mutex> lock(file_system_->mutex_);
-  file_system_->opens_to_fail_ = count;
-  file_system_->open_error_ = std::move(words);
+  file_system_->reads_to_fail_ = count;
+  file_system_->read_error_ = std::move(words);
 }
 void FaultyDisk::set_free_bytes(std::uint64_t bytes) {
   std::lock_guard<std::mutex> lock(file_system_->mutex_);
