@@ -187,6 +187,10 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
   IOStatus may_read(const std::string& name) {
     std::lock_guard<std::mutex> lock(mutex_);
     if (reads_to_fail_ == 0 || on_a_thread_of_rocksdb()) return IOStatus::OK();
+    if (reads_to_spare_ > 0) {
+      --reads_to_spare_;
+      return IOStatus::OK();
+    }
     --reads_to_fail_;
     return IOStatus::IOError(name, read_error_);
   }
@@ -320,6 +324,7 @@ class FaultyDisk::FileSystem final : public rocksdb::FileSystemWrapper {
   std::uint64_t full_at_ = kNever;
   bool full_ = false;
   bool read_only_ = false;
+  std::uint64_t reads_to_spare_ = 0;
   std::uint64_t reads_to_fail_ = 0;
   std::string read_error_;
   std::uint64_t free_bytes_ = 1ULL << 40;
@@ -467,10 +472,15 @@ void FaultyDisk::set_full(bool full) {
   file_system_->full_ = full;
   file_system_->full_at_ = kNever;
 }
-void FaultyDisk::fail_reads(std::uint64_t count, std::string words) {
+void FaultyDisk::fail_reads(std::uint64_t count, std::string words, std::uint64_t after) {
   std::lock_guard<std::mutex> lock(file_system_->mutex_);
+  file_system_->reads_to_spare_ = after;
   file_system_->reads_to_fail_ = count;
   file_system_->read_error_ = std::move(words);
+}
+std::uint64_t FaultyDisk::reads_to_fail() const {
+  std::lock_guard<std::mutex> lock(file_system_->mutex_);
+  return file_system_->reads_to_fail_;
 }
 void FaultyDisk::set_free_bytes(std::uint64_t bytes) {
   std::lock_guard<std::mutex> lock(file_system_->mutex_);

@@ -52,9 +52,11 @@ class FaultyDisk {
   /// The n-th append fails with "no space", and all later ones until `set_full(false)`.
   void fill_up_after(std::uint64_t more_appends);
   void set_full(bool full);
-  /// The next `count` reads of a table, its opening included, fail with these words. Not those of
-  /// RocksDB's own threads: a compaction that fails ends the spool, which is another test.
-  void fail_reads(std::uint64_t count, std::string words);
+  /// After `after` more reads of a table, openings included, `count` fail with these words. Not
+  /// those of RocksDB's own threads: a compaction that fails ends the spool, which is another test.
+  void fail_reads(std::uint64_t count, std::string words, std::uint64_t after = 0);
+  /// How many of them are still to come.
+  std::uint64_t reads_to_fail() const;
   /// What the file system reports as free; the default is plenty.
   void set_free_bytes(std::uint64_t bytes);
   void set_read_only(bool read_only);
