@@ -55,6 +55,14 @@ class Disk(BrokerCase):
         loop = subprocess.run(["losetup", "-n", "-O", "NAME", "-j", image], stdout=subprocess.PIPE, text=True, check=True)
         pathlib.Path(f"/sys/fs/ext4/{pathlib.Path(loop.stdout.strip()).name}/trigger_fs_error").write_text("test")
 
+    def repair(self, agent, image, point):
+        """A file system that failed is checked and mounted anew; the agent is killed for that and started again."""
+        agent.kill()
+        run("umount", point)
+        subprocess.run(["e2fsck", "-p", "-f", image], stdout=subprocess.DEVNULL)
+        self.mount_image(image, point)
+        agent.start()
+
     def fill(self, agent, limit=5000):
         """Posts until intake refuses; returns what was accepted and the refusal."""
         accepted = []
@@ -207,14 +215,9 @@ class Disk(BrokerCase):
         self.assertTrue(set(sender.refusals) <= {"SPOOL_FAILED", "DISK_FULL"}, sender.refusals)
         agent.wait_answers("/readyz", 503)
         self.assertIsNone(agent.process.poll(), "the agent ended")
-        agent.kill()
-        run("umount", point)
-        subprocess.run(["e2fsck", "-p", "-f", image], stdout=subprocess.DEVNULL)
-        self.mount_image(image, point)
-        agent.start()
+        self.repair(agent, image, point)
         sender.stop()
         members = agent.wait_drained()
-        # Each fresh start of the process over the failed disk may repeat a window; it is one without a synced write.
         verdict = check(self.records(), [sender], self.PARTITIONS, crashes=1, window=200)
         self.assertEqual(members["stored"], verdict.events)
 
@@ -251,11 +254,7 @@ class Disk(BrokerCase):
         self.assertEqual(shown.returncode, 2, shown.stdout + shown.stderr)
         self.assertIn("ead-only", shown.stdout)
         self.assertNotIn("re-executing to reopen the spool", agent.log())
-        agent.kill()
-        run("umount", point)
-        subprocess.run(["e2fsck", "-p", "-f", image], stdout=subprocess.DEVNULL)
-        self.mount_image(image, point)
-        agent.start()
+        self.repair(agent, image, point)
         agent.wait_drained()
         records = [record for record in self.records() if b'"messageId"' in record.value]
         verdict = check(records, [first, waiting], self.PARTITIONS, crashes=1, window=window)
