@@ -416,7 +416,7 @@ FaultyDisk::FaultyDisk(std::filesystem::path dir, std::uint64_t seed, const Faul
 
 // Kept for whatever database still refers to them, and reachable: no leak to a leak checker.
 FaultyDisk::~FaultyDisk() {
-  if (file_system_->operations_ == 0) return;
+  if (operations() == 0) return;
   static std::mutex mutex;
   static auto* const kept =
       new std::vector<std::pair<std::shared_ptr<FileSystem>, std::unique_ptr<rocksdb::Env>>>;
