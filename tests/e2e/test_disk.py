@@ -95,7 +95,7 @@ class Disk(BrokerCase):
     def assert_all_there(self, accepted, crashes=0):
         """Everything answered is in the topic, once, in order for each key, and unchanged."""
         found = {}
-        for record in self.records(headers=False):
+        for record in self.records():
             found.setdefault(message_id_of(record.value), []).append(record)
         lost = [event for event in accepted if message_id_of(event) not in found]
         self.assertEqual(lost[:1], [], f"{len(lost)} of {len(accepted)} lost")

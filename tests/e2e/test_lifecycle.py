@@ -179,7 +179,7 @@ class Lifecycle(BrokerCase):
         done = agent.command("send", "--to", address, str(file))
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         agent.wait_drained()
-        self.assertEqual([record.value for record in self.records(headers=False)], lines)
+        self.assertEqual([record.value for record in self.records()], lines)
         file.write_bytes(lines[0].replace(b"s-0", b"t-0") + b'\n{"type":"alias"}\n')
         done = agent.command("send", "--to", address, str(file))
         self.assertNotEqual(done.returncode, 0, done.stdout + done.stderr)

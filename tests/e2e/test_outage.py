@@ -48,7 +48,7 @@ class Outage(BrokerCase):
 
         back()
         members = agent.wait_drained()
-        verdict = check(self.records(), senders, self.PARTITIONS)
+        verdict = check(self.stream(), senders, self.PARTITIONS)
         self.assertEqual(verdict.copies, 0)
         self.assertEqual((members["acked"], members["stored"]), (verdict.events, verdict.events))
         print(f"{accepted} events accepted in an outage of {OUTAGE_SECONDS} s ({rate:.0f}/s), "

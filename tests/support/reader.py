@@ -2,13 +2,15 @@
 """Reads a topic back with kcat, an independent client, byte for byte.
 
 Values and keys come length-prefixed, so no byte in them can be mistaken for framing. Headers come
-from a second pass in kcat's JSON form: its text form does not escape them. JSON carries text only,
+from a second kcat beside it, in JSON: the text form does not escape them. JSON carries text only,
 which is what the agent's headers are.
 """
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import threading
 from typing import NamedTuple, Optional
 
 
@@ -18,23 +20,33 @@ class Record(NamedTuple):
     timestamp_ms: int
     key: Optional[bytes]        # None: null key
     value: Optional[bytes]
-    headers: Optional[list]     # [(name, value), ...] in the order of the record; None: not asked for
+    headers: list               # [(name, value), ...] in the order of the record
 
 
 class ReaderError(Exception):
     pass
 
 
-def _consume(bootstrap, topic, security, form):
-    command = ["kcat", "-C", "-q", "-e", "-u", "-b", bootstrap, "-t", topic, "-o", "beginning",
-               "-X", "check.crcs=true"]
+SECONDS = 900   # for one partition: a reader that hangs ends, millions of records are checked on the way
+
+
+@contextlib.contextmanager
+def _kcat(bootstrap, security, *arguments):
+    """The standard output of one kcat, as it comes; what it complains of goes to standard error."""
+    command = ["kcat", "-q", "-b", bootstrap, *arguments]
     for name, value in (security or {}).items():
         command += ["-X", f"{name}={value}"]
-    done = subprocess.run(command + form, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, timeout=300)
-    if done.returncode != 0:
-        raise ReaderError(f"kcat: exit {done.returncode}: {done.stderr.decode(errors='replace')}")
-    return done.stdout
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=1 << 20) as process:
+        hangs = threading.Timer(SECONDS, process.kill)
+        hangs.start()
+        try:
+            yield process.stdout
+            process.stdout.read()
+            if process.wait() != 0:
+                raise ReaderError(f"exit {process.returncode} of {' '.join(command)}")
+        finally:
+            hangs.cancel()
+            process.kill()
 
 
 def sasl_ssl(broker, user="admin"):
@@ -43,41 +55,42 @@ def sasl_ssl(broker, user="admin"):
             "sasl.password": broker.password(user), "ssl.ca.location": broker.ca_file}
 
 
-def read(bootstrap, topic, headers=True, security=None):
+def read(bootstrap, topic, security=None):
     """All records of the topic, by partition and offset."""
-    raw = _consume(bootstrap, topic, security, ["-f", r"%p %o %T %K %S\n%k%s\n"])
-    records, at = [], 0
-    while at < len(raw):
-        end = raw.index(b"\n", at)
-        partition, offset, timestamp, key_length, value_length = map(int, raw[at:end].split())
-        key_end = end + 1 + max(key_length, 0)
-        value_end = key_end + max(value_length, 0)
-        if raw[value_end:value_end + 1] != b"\n":
-            raise ReaderError(f"framing lost at byte {at} of {len(raw)}")
-        records.append(Record(partition, offset, timestamp,
-                              None if key_length < 0 else raw[end + 1:key_end],
-                              None if value_length < 0 else raw[key_end:value_end], None))
-        at = value_end + 1
-    records.sort(key=lambda record: (record.partition, record.offset))
-    return _with_headers(records, bootstrap, topic, security) if headers else records
+    return list(stream(bootstrap, topic, security))
 
 
-def _with_headers(records, bootstrap, topic, security):
-    found = {}
-    for line in _consume(bootstrap, topic, security, ["-J"]).splitlines():
+def stream(bootstrap, topic, security=None):
+    """The same, one at a time: nothing is held, so a topic may have millions."""
+    with _kcat(bootstrap, security, "-L", "-J", "-t", topic) as listing:
+        partitions = [entry["partition"] for entry in json.loads(listing.read())["topics"][0]["partitions"]]
+    if not partitions:
+        raise ReaderError(f"no topic {topic} at {bootstrap}")
+    for partition in sorted(partitions):
+        what = ["-C", "-e", "-u", "-t", topic, "-p", str(partition), "-o", "beginning", "-X", "check.crcs=true"]
+        with _kcat(bootstrap, security, *what, "-f", r"%p %o %T %K %S\n%k%s\n") as framed, \
+                _kcat(bootstrap, security, *what, "-J") as described:
+            yield from _joined(framed, described)
+
+
+def _joined(framed, described):
+    for frame, line in zip(framed, described):  # of a topic still being written, one may see more than the other
+        partition, offset, timestamp, key_length, value_length = map(int, frame.split())
+        key = framed.read(key_length) if key_length >= 0 else None
+        value = framed.read(value_length) if value_length >= 0 else None
+        if framed.read(1) != b"\n":
+            raise ReaderError(f"framing lost at offset {offset} of partition {partition}")
         message = json.loads(line.decode(errors="replace"))  # values may be anything; headers are text
+        if message["offset"] != offset:
+            raise ReaderError(f"the second pass has offset {message['offset']} instead of {offset}")
         flat = message.get("headers", [])
-        found[message["partition"], message["offset"]] = list(zip(flat[::2], flat[1::2]))
-    missing = [record for record in records if (record.partition, record.offset) not in found]
-    if missing:
-        raise ReaderError(f"second pass misses {len(missing)} records, first {missing[0]}")
-    return [record._replace(headers=found[record.partition, record.offset]) for record in records]
+        yield Record(partition, offset, timestamp, key, value, list(zip(flat[::2], flat[1::2])))
 
 
 def main():
     """reader.py BOOTSTRAP TOPIC: a line of JSON per record, for people."""
     try:
-        for record in read(sys.argv[1], sys.argv[2]):
+        for record in stream(sys.argv[1], sys.argv[2]):
             print(json.dumps({**record._asdict(),
                               "key": record.key and record.key.decode(errors="backslashreplace"),
                               "value": record.value and record.value.decode(errors="backslashreplace")}))
