@@ -265,8 +265,8 @@ const std::vector<CatalogueEntry>& catalogue() {
        "Dead letters full",
        {"The dead letters reached dead_letters.max_bytes or max_events, so nothing more can be "
         "set aside and delivery waits."},
-       "Look at the dead letters, cure their cause, then replay or discard them; or raise the "
-       "bound."},
+       "Cure the cause of the dead letters: those of a wrong key or a missing permission then go "
+       "out by themselves. Replay or discard the others, or raise the bound."},
       {kSpoolReadFailed,
        FailureClass::kRetry,
        "The spool cannot be read",

@@ -322,7 +322,7 @@ void Forwarder::Impl::take_completions() {
       }
     }
     if (outcome.error().code == Code::kFull) {
-      bury_less(std::move(outcome).error(), refused);
+      bury_less(outcome.error(), refused);
       continue;
     }
     if (outcome.error().code == Code::kUnavailable && refused > 0) {

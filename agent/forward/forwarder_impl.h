@@ -186,7 +186,7 @@ struct Forwarder::Impl {
   void settle();
   void submit_bury();
   void bury_later(Error unreadable);
-  void bury_less(Error full, std::size_t refused);
+  void bury_less(const Error& full, std::size_t refused);
   void submit_progress(spool::Urgency urgency);
   void submit_letters(spool::Urgency urgency);
   bool settled_all() const;

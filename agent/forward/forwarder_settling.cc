@@ -139,7 +139,7 @@ void Forwarder::Impl::bury_later(Error unreadable) {
 
 /// So many do not fit. Half of them may, so that the dead letters are full to the last before
 /// delivery waits for the operator; then one at a time tries again.
-void Forwarder::Impl::bury_less(Error full, std::size_t refused) {
+void Forwarder::Impl::bury_less(const Error& full, std::size_t refused) {
   if (refused > 1) {
     bury_at_once_ = refused / 2;
     bury_retry_at_ = now_;
@@ -147,7 +147,9 @@ void Forwarder::Impl::bury_less(Error full, std::size_t refused) {
   }
   if (!dead_full_) dead_full_since_ = wall_;
   dead_full_ = true;
-  dead_full_seen_ = std::move(full.message);
+  const spool::DeadReason& why = to_bury_.front().why;
+  dead_full_seen_ =
+      full.message + "; what waits to join them failed with " + why.code + ": " + why.text;
   bury_at_once_ = 1;
   bury_retry_at_ = now_ + kBuryRetry;
 }
