@@ -35,11 +35,13 @@ inside() {
   unshare --mount --pid --fork --kill-child bash -euc '
     root=$1; shift
     mount --make-rprivate /
-    mount -t proc proc "$root/proc"; mount -t sysfs sysfs "$root/sys"; mount --rbind /dev "$root/dev"
-    mount -t cgroup2 none "$root/sys/fs/cgroup"
-    mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm" 2>/dev/null || true
-    exec chroot "$root" env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-      LANG=C.UTF-8 "$@"' _ "$root" "${passed[@]}" sh -c "cd /root/signal-agent && exec $*" </dev/null
+    mount --bind "$root" "$root"; cd "$root"
+    mount -t proc proc proc; mount -t sysfs sysfs sys; mount --rbind /dev dev
+    mount -t cgroup2 none sys/fs/cgroup
+    mount -t tmpfs -o mode=1777 tmpfs dev/shm 2>/dev/null || true
+    mkdir -p .outside; pivot_root . .outside  # chroot would not do: a system booted inside needs roots of its own
+    exec env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+      LANG=C.UTF-8 "$@"' _ "$root" "${passed[@]}" sh -c "umount -l /.outside; cd /root/signal-agent && exec $*" </dev/null
 }
 passed=()
 while IFS= read -r name; do
