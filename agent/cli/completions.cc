@@ -38,19 +38,21 @@ std::string words_of(const CommandTree& tree, const CommandTree& root) {
   return words.empty() ? words : words.substr(1);
 }
 
-/// Options after which a file name comes.
-std::string file_options(const CommandTree& root) {
-  std::string names;
+/// The names of all options of that kind, once each, `between` them.
+std::string options_where(const CommandTree& root, bool CommandTree::Option::*kind,
+                          std::string_view between) {
+  std::vector<std::string> names;
   walk(root, "", [&](const std::string&, const CommandTree& tree) {
-    for (const CommandTree::Option& option : tree.options) {
-      if (!option.takes_file) continue;
-      for (const std::string& name : option.names) {
-        if (("|" + names + "|").find("|" + name + "|") != std::string::npos) continue;
-        names += (names.empty() ? "" : "|") + name;
-      }
-    }
+    for (const CommandTree::Option& option : tree.options)
+      if (option.*kind) names.insert(names.end(), option.names.begin(), option.names.end());
   });
-  return names;
+  std::ranges::sort(names);
+  const auto doubled = std::ranges::unique(names);
+  names.erase(doubled.begin(), doubled.end());
+  std::string joined;
+  for (const std::string& name : names)
+    joined.append(joined.empty() ? std::string_view() : between).append(name);
+  return joined;
 }
 
 /// bash; zsh reads the same through bashcompinit.
@@ -71,13 +73,22 @@ std::string bash_script(const CommandTree& root) {
          ")\n"
          "  for ((i = 1; i < COMP_CWORD; i++)); do\n"
          "    word=${COMP_WORDS[i]}\n"
+         "    case $word in\n"
+         "      " +
+         options_where(root, &CommandTree::Option::takes_value, "|") +
+         ")\n"
+         "        [[ ${COMP_WORDS[i+1]} == '=' ]] && ((i++))\n"
+         "        ((i++))  # its value is no command\n"
+         "        continue\n"
+         "        ;;\n"
+         "    esac\n"
          "    for candidate in \"${commands[@]}\"; do\n"
          "      [[ $candidate == \"${command:+$command }$word\" ]] && command=$candidate && break\n"
          "    done\n"
          "  done\n"
          "  case $previous in\n"
          "    " +
-         file_options(root) +
+         options_where(root, &CommandTree::Option::takes_file, "|") +
          ")\n"
          "      COMPREPLY=($(compgen -f -- \"$current\"))\n"
          "      return\n"
@@ -124,18 +135,30 @@ std::string fish_option(const CommandTree::Option& option) {
 std::string fish_script(const CommandTree& root) {
   std::string script =
       "# fish completion for signal-agent; made by `signal-agent completions fish`\n"
-      "function __signal_agent_at\n"
-      "  set -l words\n"
+      "function __signal_agent_words\n"
+      "  set -l is_value false\n"
       "  for word in (commandline -opc)[2..-1]\n"
-      "    string match -q -- '-*' $word; or set -a words $word\n"
+      "    if $is_value\n"
+      "      set is_value false\n"
+      "      continue\n"
+      "    end\n"
+      "    switch $word\n"
+      "      case " +
+      options_where(root, &CommandTree::Option::takes_value, " ") +
+      "\n"
+      "        set is_value true\n"
+      "      case '-*'\n"
+      "      case '*'\n"
+      "        echo $word\n"
+      "    end\n"
       "  end\n"
+      "end\n"
+      "function __signal_agent_at\n"
+      "  set -l words (__signal_agent_words)\n"
       "  test \"$words\" = \"$argv\"\n"
       "end\n"
       "function __signal_agent_under\n"
-      "  set -l words\n"
-      "  for word in (commandline -opc)[2..-1]\n"
-      "    string match -q -- '-*' $word; or set -a words $word\n"
-      "  end\n"
+      "  set -l words (__signal_agent_words)\n"
       "  string match -q -- \"$argv*\" \"$words\"\n"
       "end\n"
       "complete -c signal-agent -f\n";

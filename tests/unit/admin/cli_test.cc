@@ -180,6 +180,8 @@ TEST_F(CliTest, BashTakesTheScriptAndCompletesCommandsAndOptions) {
     return text.str();
   };
   EXPECT_EQ(offered("signal-agent --config x dead-letters re"), "replay");
+  EXPECT_EQ(offered("signal-agent --config status dead-letters re"), "replay");
+  EXPECT_EQ(offered("signal-agent --config = status dead-letters re"), "replay");
   EXPECT_EQ(offered("signal-agent --co"), "--config");
   EXPECT_EQ(offered("signal-agent dead-letters replay --co"), "--confirm --config");
   EXPECT_EQ(offered("signal-agent run --"), "--help --config --set --no-color");
