@@ -113,6 +113,29 @@ void print_integration(Terminal& terminal, const Json& integration) {
   }
 }
 
+/// What a removal discards, as the daemon last named it.
+struct Loss {
+  std::uint64_t pending = 0;
+  std::uint64_t parked = 0;
+  std::uint64_t all() const { return pending + parked; }
+};
+
+std::string removal(const std::string& name, const Loss& loss) {
+  const std::string what = "remove \"" + name + "\"";
+  if (loss.all() == 0) return what;
+  return what + " and discard its " + grouped(loss.pending) + " pending and " +
+         grouped(loss.parked) + " parked events for good";
+}
+
+std::string confirmation(const Loss& loss) {
+  return loss.all() == 0 ? "" : "?confirm=" + std::to_string(loss.all());
+}
+
+std::string epitaph(const Loss& loss) {
+  if (loss.all() == 0) return "";
+  return "; " + counted(loss.all(), "event") + " discarded, less what went out meanwhile";
+}
+
 }  // namespace
 
 int with_integration(Invocation& invocation, const std::string& name,
@@ -223,41 +246,30 @@ int remove_command(Invocation& invocation, const RemoveOptions& options) {
   const auto remove = [&](Daemon& daemon, const Json& integration) -> int {
     const std::string name = printable(text(integration, "name"));
     const Json& books = integration.at("books");
-    std::uint64_t pending = books.is_object() ? number(books, "pending") : 0;
-    std::uint64_t parked = books.is_object() ? number(books, "buried") : 0;
+    Loss loss =
+        books.is_object() ? Loss{number(books, "pending"), number(books, "buried")} : Loss{};
     const auto until = std::chrono::steady_clock::now() + kInsistOnRemoval;
-    for (int asked = 0;;) {
-      const std::uint64_t lost = pending + parked;
-      std::string what = "remove \"" + name + "\"";
-      if (lost > 0) {
-        what += " and discard its " + grouped(pending) + " pending and " + grouped(parked) +
-                " parked events for good";
-      }
-      if (!options.yes && !terminal.confirm(what, "--yes")) return kFailed;
-      const auto removed = daemon.request(
-          "DELETE", path_of(integration) + (lost > 0 ? "?confirm=" + std::to_string(lost) : ""));
+    for (int asked = 1;; ++asked) {
+      if (!options.yes && !terminal.confirm(removal(name, loss), "--yes")) return kFailed;
+      const auto removed = daemon.request("DELETE", path_of(integration) + confirmation(loss));
       if (removed) {
-        terminal.out << "Removed \"" << name << "\""
-                     << (lost > 0 ? "; " + counted(lost, "event") +
-                                        " discarded, less what went out meanwhile"
-                                  : "")
-                     << ".\n";
+        terminal.out << "Removed \"" << name << "\"" << epitaph(loss) << ".\n";
         return kOk;
       }
       // The number moved since it was named: --yes means whatever it is; a person is asked once
       // more, and is told then, for while events arrive nobody answers fast enough.
       const Trouble& trouble = removed.trouble();
-      const bool moved = trouble.status == 409 && text(trouble.error, "code") == "CONFIRM_REQUIRED";
-      if (!moved) return report(terminal, trouble);
-      if (options.yes ? std::chrono::steady_clock::now() >= until : ++asked == 2) {
+      if (trouble.status != 409 || text(trouble.error, "code") != "CONFIRM_REQUIRED") {
+        return report(terminal, trouble);
+      }
+      if (options.yes ? std::chrono::steady_clock::now() >= until : asked == 2) {
         report(terminal, trouble);
         terminal.err << "The number changes while events arrive or go out"
                      << (options.yes ? "; stop one of the two for a moment.\n"
                                      : "; --yes takes it as it is.\n");
         return kFailed;
       }
-      pending = number(trouble.error, "pending");
-      parked = number(trouble.error, "parked");
+      loss = {number(trouble.error, "pending"), number(trouble.error, "parked")};
     }
   };
   return with_integration(invocation, options.name, remove);
