@@ -31,20 +31,21 @@ class OrderedManifest final : public rocksdb::FSWritableFileOwnerWrapper {
     return FSWritableFileOwnerWrapper::Append(data, options, sums, debug);
   }
   IOStatus Sync(const IOOptions& options, IODebugContext* debug) override {
-    IOStatus status = FSWritableFileOwnerWrapper::Sync(options, debug);
-    if (status.ok()) unsynced_ = false;
-    return status;
+    return synced(FSWritableFileOwnerWrapper::Sync(options, debug));
   }
   IOStatus Fsync(const IOOptions& options, IODebugContext* debug) override {
-    IOStatus status = FSWritableFileOwnerWrapper::Fsync(options, debug);
-    if (status.ok()) unsynced_ = false;
-    return status;
+    return synced(FSWritableFileOwnerWrapper::Fsync(options, debug));
   }
 
  private:
   IOStatus sync_before_next(const IOOptions& options, IODebugContext* debug) {
     if (std::exchange(unsynced_, true)) return FSWritableFileOwnerWrapper::Sync(options, debug);
     return IOStatus::OK();
+  }
+
+  IOStatus synced(IOStatus status) {
+    if (status.ok()) unsynced_ = false;
+    return status;
   }
 
   bool unsynced_ = false;
