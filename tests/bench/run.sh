@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.."
 packaging/install-dependencies.sh build test
 cmake --preset release >/dev/null
 cmake --build --preset release --parallel "$(nproc)"
-for program in spool_bench producer_bench forward_bench parking_bench; do
+for program in spool_bench http_bench producer_bench forward_bench parking_bench; do
   printf '\n=== %s\n' "$program"
   "build/release/tests/$program"
 done
