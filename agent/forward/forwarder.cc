@@ -279,69 +279,6 @@ void Forwarder::Impl::apply_config(KafkaConfig config, DeliverySettings delivery
   }
 }
 
-void Forwarder::Impl::take_completions() {
-  signal_->take(completions_);
-  for (auto& [id, outcome] : completions_) {
-    CHECK(!outstanding_.empty() && outstanding_.front().id == id, id);
-    Outstanding done = std::move(outstanding_.front());
-    outstanding_.pop_front();
-    if (!done.buried.empty()) bury_outstanding_ = false;
-    if (outcome) {
-      passed_unsynced_ -= done.tracked;
-      for (const std::uint64_t seq : done.letters) {
-        let_go(seq);
-        replay_.forget({seq});
-        release_.forget({seq});
-      }
-      if (dead_full_ && !done.letters.empty()) bury_retry_at_ = now_;
-      if (!done.letters.empty()) unreadable_.reset();
-      bool self_healing = false;
-      for (const Burial& burial : done.buried) {
-        if (AckWindow::Entry* entry = window_.find({burial.seq})) {
-          window_.set_state(*entry, State::kGone);
-        }
-        count_by(told_.buried_by_reason, burial.why.reason);
-        self_healing |= burial.why.self_healing;
-      }
-      if (self_healing || done.updates) release_.restart();
-      if (done.updates) replay_.restart();
-      if (!done.buried.empty()) {
-        dead_full_ = false;
-        unreadable_.reset();
-        bury_at_once_ = std::min(kBuryBatchEvents, 2 * bury_at_once_);
-        tell_buried(done.buried);
-      }
-      if (!done.withdrawn.empty()) tell_withdrawn(done.withdrawn.size());
-      if (done.starting) adopting_ = true;
-      continue;
-    }
-    const std::size_t refused = done.buried.size();
-    if (refused > 0) {
-      for (auto burial = done.buried.rbegin(); burial != done.buried.rend(); ++burial) {
-        to_bury_.push_front(std::move(*burial));
-      }
-    }
-    if (outcome.error().code == Code::kFull) {
-      bury_less(outcome.error(), refused);
-      continue;
-    }
-    if (outcome.error().code == Code::kUnavailable && refused > 0) {
-      bury_later(std::move(outcome).error());
-      continue;
-    }
-    if (outcome.error().code == Code::kUnavailable && !done.letters.empty()) {
-      letters_later(std::move(done), std::move(outcome).error());
-      continue;
-    }
-    if (!spool_failed_ && !stopping_) {
-      log::error("settling failed; delivery goes on for one window at most",
-                 {{"integration", options_.name}, {"error", outcome.error().message}});
-    }
-    spool_failed_ = true;
-  }
-  completions_.clear();
-}
-
 // ------------------------------------------------------------------------------------------------
 // The outside.
 

@@ -185,7 +185,7 @@ struct Forwarder::Impl {
   };
   void settle();
   void submit_bury();
-  void bury_later(Error unreadable);
+  void bury_later(const Error& unreadable);
   void bury_less(const Error& full, std::size_t refused);
   void submit_progress(spool::Urgency urgency);
   void submit_letters(spool::Urgency urgency);
@@ -313,7 +313,10 @@ struct Forwarder::Impl {
     std::vector<spool::Seq> withdrawn;
     std::vector<spool::DeadLetter> updated;
   };
-  void letters_later(Outstanding done, Error unreadable);
+  void settled(const Outstanding& done);
+  void note_buried(const std::vector<Burial>& burials);
+  void not_settled(Outstanding done, const Error& why);
+  void letters_later(Outstanding done, const Error& unreadable);
   std::deque<Burial> to_bury_;
   AckWindow::Passed passed_;
   std::vector<spool::Seq> replayed_;

@@ -94,16 +94,6 @@ void Forwarder::Impl::submit_letters(spool::Urgency urgency) {
       [signal = signal_, id](Result<void> outcome) { signal->complete(id, std::move(outcome)); });
 }
 
-/// They cannot be read now; nothing is lost by waiting.
-void Forwarder::Impl::letters_later(Outstanding done, Error unreadable) {
-  unreadable_ = std::move(unreadable.message);
-  letters_retry_at_ = now_ + kBuryRetry;
-  replayed_.insert(replayed_.begin(), done.replayed.begin(), done.replayed.end());
-  withdrawn_.insert(withdrawn_.begin(), done.withdrawn.begin(), done.withdrawn.end());
-  updated_.insert(updated_.begin(), std::make_move_iterator(done.updated.begin()),
-                  std::make_move_iterator(done.updated.end()));
-}
-
 /// The oldest of what is to be buried, in one settlement of its own: when the dead letters are full
 /// it alone fails, and comes again. The spool copies the bytes.
 void Forwarder::Impl::submit_bury() {
@@ -131,9 +121,89 @@ void Forwarder::Impl::submit_bury() {
       [signal = signal_, id](Result<void> outcome) { signal->complete(id, std::move(outcome)); });
 }
 
+// ------------------------------------------------------------------------------------------------
+// What became of it.
+
+void Forwarder::Impl::take_completions() {
+  signal_->take(completions_);
+  for (auto& [id, outcome] : completions_) {
+    CHECK(!outstanding_.empty() && outstanding_.front().id == id, id);
+    Outstanding done = std::move(outstanding_.front());
+    outstanding_.pop_front();
+    if (!done.buried.empty()) bury_outstanding_ = false;
+    if (outcome) {
+      settled(done);
+    } else {
+      not_settled(std::move(done), outcome.error());
+    }
+  }
+  completions_.clear();
+}
+
+void Forwarder::Impl::settled(const Outstanding& done) {
+  passed_unsynced_ -= done.tracked;
+  for (const std::uint64_t seq : done.letters) {
+    let_go(seq);
+    replay_.forget({seq});
+    release_.forget({seq});
+  }
+  if (!done.letters.empty()) {
+    unreadable_.reset();
+    if (dead_full_) bury_retry_at_ = now_;  // they left room
+  }
+  if (!done.buried.empty()) note_buried(done.buried);
+  if (done.updates) {
+    release_.restart();
+    replay_.restart();
+  }
+  if (!done.withdrawn.empty()) tell_withdrawn(done.withdrawn.size());
+  if (done.starting) adopting_ = true;
+}
+
+void Forwarder::Impl::note_buried(const std::vector<Burial>& burials) {
+  for (const Burial& burial : burials) {
+    if (AckWindow::Entry* entry = window_.find({burial.seq})) {
+      window_.set_state(*entry, State::kGone);
+    }
+    count_by(told_.buried_by_reason, burial.why.reason);
+    if (burial.why.self_healing) release_.restart();
+  }
+  dead_full_ = false;
+  unreadable_.reset();
+  bury_at_once_ = std::min(kBuryBatchEvents, 2 * bury_at_once_);
+  tell_buried(burials);
+}
+
+void Forwarder::Impl::not_settled(Outstanding done, const Error& why) {
+  const std::size_t refused = done.buried.size();
+  for (auto burial = done.buried.rbegin(); burial != done.buried.rend(); ++burial) {
+    to_bury_.push_front(std::move(*burial));
+  }
+  if (why.code == Code::kFull) return bury_less(why, refused);
+  if (why.code == Code::kUnavailable && refused > 0) return bury_later(why);
+  if (why.code == Code::kUnavailable && !done.letters.empty()) {
+    return letters_later(std::move(done), why);
+  }
+  if (!spool_failed_ && !stopping_) {
+    log::error("settling failed; delivery goes on for one window at most",
+               {{"integration", options_.name}, {"error", why.message}});
+  }
+  spool_failed_ = true;
+}
+
+/// They cannot be read now; nothing is lost by waiting.
+void Forwarder::Impl::letters_later(Outstanding done, const Error& unreadable) {
+  unreadable_ = unreadable.message;
+  letters_retry_at_ = now_ + kBuryRetry;
+  replayed_.insert(replayed_.begin(), done.replayed.begin(), done.replayed.end());
+  withdrawn_.insert(withdrawn_.begin(), done.withdrawn.begin(), done.withdrawn.end());
+  updated_.insert(updated_.begin(), std::make_move_iterator(done.updated.begin()),
+                  std::make_move_iterator(done.updated.end()));
+}
+
 /// The spool cannot read an event to bury now; nothing is lost by waiting.
-void Forwarder::Impl::bury_later(Error unreadable) {
-  unreadable_ = std::move(unreadable.message);
+void Forwarder::Impl::bury_later(const Error& unreadable) {
+  unreadable_ = unreadable.message;
   bury_retry_at_ = now_ + kBuryRetry;
 }
 
