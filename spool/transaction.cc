@@ -168,8 +168,7 @@ Error dead_letters_full(const CursorRecord& cursor, const DeadLetterSettings& li
                            "\" are full: " + std::to_string(cursor.buried) + " entries of " +
                            std::to_string(limits.max_events) + ", " +
                            std::to_string(cursor.dead_letter_bytes) + " bytes of " +
-                           std::to_string(limits.max_bytes) +
-                           "; replay or discard some, or raise dead_letters.*"};
+                           std::to_string(limits.max_bytes)};
 }
 
 }  // namespace
