@@ -31,8 +31,9 @@ SECONDS = 900   # for one partition: a reader that hangs ends, millions of recor
 
 
 @contextlib.contextmanager
-def _kcat(bootstrap, security, *arguments):
-    """The standard output of one kcat, as it comes; what it complains of goes to standard error."""
+def _kcat(bootstrap, security, *arguments, follows=False):
+    """The standard output of one kcat, as it comes; what it complains of goes to standard error. One that
+    follows its topic is ended by leaving it."""
     command = ["kcat", "-q", "-b", bootstrap, *arguments]
     for name, value in (security or {}).items():
         command += ["-X", f"{name}={value}"]
@@ -41,6 +42,8 @@ def _kcat(bootstrap, security, *arguments):
         hangs.start()
         try:
             yield process.stdout
+            if follows:
+                return
             process.stdout.read()
             if process.wait() != 0:
                 raise ReaderError(f"exit {process.returncode} of {' '.join(command)}")
@@ -67,19 +70,22 @@ def stream(bootstrap, topic, security=None):
     if not partitions:
         raise ReaderError(f"no topic {topic} at {bootstrap}")
     for partition in sorted(partitions):
-        what = ["-C", "-e", "-u", "-t", topic, "-p", str(partition), "-o", "beginning", "-X", "check.crcs=true"]
-        with _kcat(bootstrap, security, *what, "-f", r"%p %o %T %K %S\n%k%s\n") as framed, \
-                _kcat(bootstrap, security, *what, "-J") as described:
+        what = ["-C", "-u", "-t", topic, "-p", str(partition), "-o", "beginning", "-X", "check.crcs=true"]
+        with _kcat(bootstrap, security, *what, "-e", "-f", r"%p %o %T %K %S\n%k%s\n") as framed, \
+                _kcat(bootstrap, security, *what, "-J", follows=True) as described:
             yield from _joined(framed, described)
 
 
 def _joined(framed, described):
-    for frame, line in zip(framed, described):  # of a topic still being written, one may see more than the other
+    for frame in framed:
         partition, offset, timestamp, key_length, value_length = map(int, frame.split())
         key = framed.read(key_length) if key_length >= 0 else None
         value = framed.read(value_length) if value_length >= 0 else None
         if framed.read(1) != b"\n":
             raise ReaderError(f"framing lost at offset {offset} of partition {partition}")
+        line = described.readline()
+        if not line:
+            raise ReaderError(f"the second pass ends before offset {offset} of partition {partition}")
         message = json.loads(line.decode(errors="replace"))  # values may be anything; headers are text
         if message["offset"] != offset:
             raise ReaderError(f"the second pass has offset {message['offset']} instead of {offset}")
